@@ -96,14 +96,9 @@ export const worldWarnings = (
     warnings.push("world.ranksPerNode has no effect: every site has its own (world.sites)")
   if (ranks === 1) {
     if (limits(links.inter)) warnings.push("world.links.inter has no effect: there is one rank")
-    if (collectives.measured !== undefined)
-      warnings.push("collectives.measured has no effect: there is one rank")
-    if (collectives.inside !== undefined) warnings.push("collectives.inside has no effect: there is one rank")
-    if (collectives.slowdown !== undefined)
-      warnings.push("collectives.slowdown has no effect: there is one rank")
-    if (collectives.slowdownInside !== undefined)
-      warnings.push("collectives.slowdownInside has no effect: there is one rank")
-    if (collectives.wait !== undefined) warnings.push("collectives.wait has no effect: there is one rank")
+    for (const field of ["measured", "inside", "slowdown", "slowdownInside", "wait", "chunk"] as const)
+      if (collectives[field] !== undefined)
+        warnings.push(`collectives.${field} has no effect: there is one rank`)
     if (collectives.handshake === true)
       warnings.push("collectives.handshake has no effect: there is one rank")
   } else if (together && limits(links.inter))
@@ -148,14 +143,33 @@ export const worldWarnings = (
     )
   else if (collectives.handshake === true && isNear(links))
     warnings.push("collectives.handshake has no effect: no link has a latency")
+  if (ranks > 1 && collectives.chunk !== undefined && collectives.algorithm === "direct")
+    warnings.push("collectives.chunk has no effect: it is of rings, and these are direct")
+  else if (ranks > 1 && collectives.chunk !== undefined && isNear(links))
+    warnings.push("collectives.chunk has no effect: no link has a latency")
   return [...warnings, ...windowWarnings(world)]
 }
 
 const isNear = ({ intra, inter, wan }: WorldSettings["links"]): boolean =>
   intra.latency === 0 && inter.latency === 0 && (wan === undefined || ("latency" in wan && wan.latency === 0))
 
-/** NCCL's buffers as they come (`NCCL_BUFFSIZE`): with nearly as much on the way two ranks' steps were 17 % late (docs/validation.md). */
+/** What Linux's TCP lets be on the way about, and what NCCL's rings send around at a time (`NCCL_BUFFSIZE`), both as they come. */
 const usualWindowBytes = 2 ** 22
+
+/** Where rings go over ways so long that it matters how their software has them go, and nobody says how. */
+export const ringWarnings = (
+  world: WorldSettings,
+  { algorithm, chunk }: CollectiveSettings
+): ReadonlyArray<string> =>
+  algorithm === "direct" ||
+  chunk !== undefined ||
+  !windowWarnings(world).some((text) => text.includes(onTheWay))
+    ? []
+    : [
+        `collectives: NCCL sends 4 MiB around a ring at a time (NCCL_BUFFSIZE), which takes longer over such links; here all bytes follow each other (collectives.chunk)`
+      ]
+
+const onTheWay = "on the way at once"
 
 /** Windows that never bound a message, and long ways of which nobody says how much may be on them. */
 const windowWarnings = ({ links: { intra, inter, wan } }: WorldSettings): ReadonlyArray<string> => {
@@ -248,7 +262,7 @@ const longWay = (
   const bytes = roundTrip > 0 && roundTrip < 2 * latencyOfNoLink ? bandwidth * roundTrip : 0
   return bytes > usualWindowBytes && bytes < Infinity
     ? [
-        `${field}${between} ${formatBandwidth(bandwidth)} over a round trip of ${formatSeconds(roundTrip)} is ${formatBytes(bytes)} on the way at once; where TCP's windows or NCCL's buffers hold less, messages are slower (${field}.window)`
+        `${field}${between} ${formatBandwidth(bandwidth)} over a round trip of ${formatSeconds(roundTrip)} is ${formatBytes(bytes)} ${onTheWay}; where TCP's windows hold less, messages are slower (${field}.window)`
       ]
     : []
 }
@@ -390,6 +404,10 @@ export const realWarnings = (
   if (collectives?.handshake === true)
     warnings.push(
       "collectives.handshake has no effect on a real run, but that algorithms plan with it: its messages wait as they do"
+    )
+  if (collectives?.chunk !== undefined)
+    warnings.push(
+      "collectives.chunk has no effect on a real run, but that algorithms plan with it: its rings go as they do"
     )
   return warnings
 }

@@ -197,7 +197,12 @@ export const CollectiveSettings = Schema.Struct({
    * Of direct collectives: the first messages of each wait for word that their receivers are there, as those of this project's processes
    * over TCP do: a way more.
    */
-  handshake: Schema.optionalKey(Schema.Boolean)
+  handshake: Schema.optionalKey(Schema.Boolean),
+  /**
+   * Of rings: so much of each step goes around at a time, and the next when it has. NCCL's have half of NCCL_BUFFSIZE on each channel:
+   * 4 MiB on two, as it comes. Default: all at once.
+   */
+  chunk: Schema.optionalKey(Bytes.check(Schema.isGreaterThan(0)))
 })
 
 export type CollectiveSettings = typeof CollectiveSettings.Type

@@ -12,6 +12,8 @@ interface CollectiveQuestion {
   /** One rank's input; of a reduce-scatter its output, as tables count. */
   readonly sizeBytes: number
   readonly algorithm: CollectiveAlgorithm
+  /** Of rings: bytes of each step that go around at a time. Default: all. */
+  readonly chunkBytes?: number | undefined
 }
 
 export interface CollectiveAnswer extends CollectiveQuestion {
@@ -77,12 +79,13 @@ export const answerCollective = (
   table: CollectiveTable | undefined,
   measured: ReadonlyArray<CollectiveCost>
 ): CollectiveAnswer => {
-  const { op, algorithm, sizeBytes } = question
+  const { op, algorithm, sizeBytes, chunkBytes } = question
+  const laid = { algorithm, chunkBytes }
   const ranks = world.size
   const groups = [op === "send_recv" ? world.all.ranks.slice(0, 2) : world.all.ranks]
   const message = { kernel: op, sizeBytes: inputBytes(question, ranks), from: 0 }
-  const { legs, estimate } = legsOf(network, message, groups, groups, { algorithm, table })
-  const bare = legsOf(network, message, groups, groups, { algorithm }).legs
+  const { legs, estimate } = legsOf(network, message, groups, groups, { ...laid, table })
+  const bare = legsOf(network, message, groups, groups, laid).legs
   const latencySeconds = legs.reduce((sum, { phase }) => sum + phase.latencySeconds, 0)
   const rows = measured.filter((row) => row.op === op && row.ranks === ranks && row.sizeBytes === sizeBytes)
   return {
@@ -93,7 +96,7 @@ export const answerCollective = (
     wireSeconds: bare.reduce((sum, leg) => sum + legSeconds(leg), 0) - latencySeconds,
     busiestBytes: busiestOf(legs, network, () => {
       const own = new Network(world, distinct(world))
-      return { legs: legsOf(own, message, groups, groups, { algorithm }).legs, network: own }
+      return { legs: legsOf(own, message, groups, groups, laid).legs, network: own }
     }),
     by: really(op, algorithm),
     estimate: estimate?.detail,

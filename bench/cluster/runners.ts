@@ -5,6 +5,11 @@ import { freshSecret } from "../../exec/job/secret.ts"
 import type { Cluster } from "./namespaces.ts"
 import type { Said } from "./rank-loop.ts"
 
+const ncclBufferBytes = process.env["NCCL_BUFFSIZE"] ?? "1048576"
+
+/** What NCCL has go around a ring at a time: half of its buffer on each of the two channels that it has over sockets here. */
+export const ncclChunkBytes = Number(ncclBufferBytes)
+
 /** Variables of a rank in a namespace, as on that host. */
 const asHost = (host: number): Readonly<Record<string, string>> => ({
   NCCL_HOSTID: `host ${host}`,
@@ -16,7 +21,7 @@ const asHost = (host: number): Readonly<Record<string, string>> => ({
   // less of 10 Gbit/s, with its own buffers of 4 MiB 4 % less of 1 Gbit/s, in messages of 12.5 MB. Whoever says otherwise has it so.
   NCCL_NSOCKS_PERTHREAD: process.env["NCCL_NSOCKS_PERTHREAD"] ?? "2",
   NCCL_SOCKET_NTHREADS: process.env["NCCL_SOCKET_NTHREADS"] ?? "2",
-  NCCL_BUFFSIZE: process.env["NCCL_BUFFSIZE"] ?? "1048576"
+  NCCL_BUFFSIZE: ncclBufferBytes
 })
 
 /** Each run of a command has ports of its own, for several may be under way on this host; in namespaces it would not matter. */

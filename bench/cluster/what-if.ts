@@ -29,7 +29,7 @@ import { predict, profileLine, startProfile } from "./predict.ts"
 import { startMps } from "./mps.ts"
 import { Cluster, whyNoCluster } from "./namespaces.ts"
 import { opByOp } from "./op-by-op.ts"
-import { ended, Runners, startRanks } from "./runners.ts"
+import { ended, ncclChunkBytes, Runners, startRanks } from "./runners.ts"
 import {
   algorithmsOf,
   insideSettings,
@@ -234,6 +234,7 @@ const measure = async (
       ...layoutSettings(layout),
       `world.links.inter.bandwidth=${perHost === 1 ? point.bandwidth : `${ofHost}B/s`}`,
       ...(point.latencySeconds > 0 ? [`world.links.inter.latency=${point.latencySeconds}s`] : []),
+      ...(point.latencySeconds > 0 && !emulateDevice ? [`collectives.chunk=${ncclChunkBytes}B`] : []),
       `algorithm=${all[name]}`,
       `collectives.measured=${between.file}`,
       ...(perHost === 1 ? [] : [`collectives.inside=${inside.file}`]),

@@ -6,6 +6,7 @@ import type { Estimate } from "../cost/provenance.ts"
 import type { Op } from "../machine/op.ts"
 import type { CollectiveAlgorithm, Network, Phase } from "./network.ts"
 import { unevenRows, type UnevenRows } from "./uneven.ts"
+import { inTurns } from "./windows.ts"
 
 /**
  * Up to so many bytes of one rank's input, a direct all-reduce sends everything to everybody where sums by shares would be as many
@@ -38,6 +39,8 @@ export interface CollectiveOptions {
   readonly waitSeconds?: number | undefined
   /** Of direct collectives: senders wait until they hear that receivers are there, the farthest hop's delay more. Default: they are known to be. */
   readonly handshake?: boolean | undefined
+  /** Of rings of even parts: so many bytes of each step go around at a time, and the next when they have. Default: all at once. */
+  readonly chunkBytes?: number | undefined
 }
 
 /** Whether any collective waits that begins beside kernels. */
@@ -92,7 +95,7 @@ export interface Leg {
   readonly softwareSeconds: number
   /** The same with the links as they are now, after `Network.setLink`. */
   readonly softwareNowSeconds: () => number
-  /** What bounds the flow beside its links' bandwidths, flow bytes per second: the software's rate where measured, windows. Infinity: nothing. */
+  /** What bounds the flow beside its links' bandwidths, flow bytes per second: the software's rate where measured, windows, turns. Infinity: nothing. */
   readonly bytesPerSecondMax: number
   /** The same with the links as they are now. */
   readonly bytesPerSecondMaxNow: () => number
@@ -146,8 +149,9 @@ export const legsOf = (
   { kernel, sizeBytes, from, widening, uneven }: Message,
   together: ReadonlyArray<ReadonlyArray<number>>,
   alike: ReadonlyArray<ReadonlyArray<number>>,
-  { algorithm, table: between, inside = between, waitSeconds: stated, handshake = false }: CollectiveOptions
+  options: CollectiveOptions
 ): Legs => {
+  const { algorithm, table: between, inside = between, waitSeconds: stated, handshake = false } = options
   const ranks = together[0]!
   const short = sizeBytes <= oneShotBytes
   const plain =
@@ -168,9 +172,10 @@ export const legsOf = (
     const bytes = uneven?.rowBytes ?? phase.unitsPerByte * sizeBytes
     const wire = linkRate(beside[index]!, (link) => network.links[link]!.spec.bytesPerSecond)
     const wireNow = (): number => linkRate(beside[index]!, (link) => network.bytesPerSecondNow(link))
-    /** Infinity where no window holds anything back. */
+    const inTurn = inTurns(phase.turns, phase.latencyNowSeconds, options.chunkBytes)
+    /** Infinity where neither windows nor turns hold anything back. */
     const windowRate = (rate: number): number => {
-      const held = phase.held(bytes, rate)
+      const held = Math.max(phase.held(bytes, rate), inTurn(bytes, rate))
       return held > 0 ? bytes / (bytes / rate + held) : Infinity
     }
     const wireRate = Math.min(wire, windowRate(wire))

@@ -18,7 +18,7 @@ import { Delays } from "./delays.ts"
 import { hierarchyOver } from "./hierarchy.ts"
 import { pairLinks } from "./pair-links.ts"
 import type { Classes, Symmetry } from "./symmetry.ts"
-import { Windows, type Held } from "./windows.ts"
+import { Windows, type Held, type Turns } from "./windows.ts"
 
 /** How a collective is laid out on the wire. */
 export const collectiveAlgorithms = ["ring", "tree", "hierarchical", "direct"] as const
@@ -55,6 +55,8 @@ export interface Phase {
   readonly latencyNowSeconds: () => number
   /** How much longer windows let it take, of flow bytes. */
   readonly held: Held
+  /** Of rings of even parts: the steps that bytes make, one after another, and the delay of the farthest. */
+  readonly turns: Turns | undefined
   /** Flow bytes per byte of the op's `sizeBytes`. */
   readonly unitsPerByte: number
   /** Link classes crossed, and on the busiest link of each class the bytes per flow byte. */
@@ -443,9 +445,7 @@ export class Network {
     return farthestHops(nodes, sites, nodeOf, this.#pairs !== undefined)
   }
 
-  /**
-   * A coupled flow over all hops, each of which carries the flow's bytes once, and waits for the longest way that a message makes.
-   */
+  /** A coupled flow over all hops, each of which carries the flow's bytes once, and waits for the longest way that a message makes. */
   #hops(
     hops: ReadonlyArray<Hop>,
     unitsPerByte: number,
@@ -455,9 +455,13 @@ export class Network {
     const crossings = new Float64Array(this.#classOf.length)
     for (const [a, b] of hops) for (const link of this.#path(a, b)) crossings[link]! += 1
     // Along a chain the bytes go as one stream.
-    const [latency, messages] =
-      "rings" in steps ? [this.#delays.around(steps), steps.steps] : [this.#delays.longest([steps]), 1]
-    return this.#phase(crossings, unitsPerByte, latency, this.#windows.over(hops, messages), like)
+    if (!("rings" in steps)) {
+      const latency = this.#delays.longest([steps])
+      return this.#phase(crossings, unitsPerByte, latency, this.#windows.over(hops, 1), like)
+    }
+    const latency = this.#delays.around(steps)
+    const turns = { steps: steps.steps, farthestSeconds: this.#delays.farthest(hops, 1) }
+    return this.#phase(crossings, unitsPerByte, latency, this.#windows.over(hops, steps.steps), like, turns)
   }
 
   /** A phase from how often a byte of the flow crosses each single link of the world. */
@@ -466,7 +470,8 @@ export class Network {
     unitsPerByte: number,
     latency: () => number,
     held: Held,
-    like: PhaseKind
+    like: PhaseKind,
+    turns?: Turns
   ): Phase {
     const busiest = new Float64Array(this.links.length)
     const totals = new Float64Array(this.links.length)
@@ -483,6 +488,7 @@ export class Network {
       latencySeconds: latency(),
       latencyNowSeconds: latency,
       held,
+      turns,
       unitsPerByte,
       like,
       links: Int32Array.from(links),

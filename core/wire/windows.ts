@@ -1,5 +1,5 @@
-// How long messages are held back for what may be on their way: as much as a window of TCP lets, or buffers of the software hold,
-// until word comes back that it has arrived.
+// How long messages are held back: for what may be on their way, as much as a window of TCP lets until word comes back that it has
+// arrived; and for what a ring's software sends around at a time.
 import type { Hop } from "./hops.ts"
 
 /**
@@ -76,3 +76,28 @@ export class Windows {
     }
   }
 }
+
+/** Of a ring: its steps, and the delay of the farthest as it is now. */
+export interface Turns {
+  readonly steps: number
+  readonly farthestSeconds: () => number
+}
+
+/**
+ * Of a ring whose software has a chunk of each step's bytes go around before the next, as NCCL's kernels do: a rank hands on and gets
+ * the last part of a chunk before it begins the next. A chunk moves in two halves, one on a link while the other is handed on. So
+ * it is around after all steps' delays and (steps + 1) / 2 times its own time on a link, and no sooner than when a link has had all of it
+ * and the last of that has come. Ranks do all at the same time.
+ *
+ * @param around delays of all steps as they are now, seconds
+ */
+export const inTurns = (turns: Turns | undefined, around: () => number, chunkBytes = Infinity): Held =>
+  turns === undefined || chunkBytes === Infinity
+    ? free
+    : (bytes, bytesPerSecond) => {
+        const { steps, farthestSeconds } = turns
+        const before = Math.ceil(bytes / steps / chunkBytes) - 1
+        if (before < 1) return 0
+        const covered = ((steps - 1) / 2) * (chunkBytes / bytesPerSecond)
+        return before * Math.max(farthestSeconds(), around() - covered)
+      }

@@ -13,7 +13,7 @@ import { requireApart } from "../../scenarios/cli/outputs.ts"
 import { relocated } from "../../scenarios/file/input-errors.ts"
 import { execute, json, said, toldThough } from "../../scenarios/cli/execute.ts"
 import { Loader, locate } from "../../scenarios/load.ts"
-import { worldWarnings } from "../../scenarios/ignored.ts"
+import { ringWarnings, worldWarnings } from "../../scenarios/ignored.ts"
 import { WorldSettings } from "../../scenarios/sections.ts"
 import { alignColumns, section } from "../../scenarios/table.ts"
 import { collectiveNamed } from "../../traces/timing-columns.ts"
@@ -39,6 +39,7 @@ export interface CollectiveCommandOptions {
   readonly wanLatency?: string
   readonly interWindow?: string
   readonly wanWindow?: string
+  readonly chunk?: string
   readonly mtu?: number
   readonly measured?: ReadonlyArray<string>
   readonly compare?: string
@@ -144,24 +145,33 @@ interface Asked {
   readonly ops: ReadonlyArray<CollectiveCost["op"]>
   readonly sizes: ReadonlyArray<number>
   readonly algorithms: ReadonlyArray<CollectiveAlgorithm>
+  /** Of rings. */
+  readonly chunk: number | undefined
+}
+
+const wholeBytes = (field: string, value: string, accepted: string): Effect.Effect<number, InputError> => {
+  const parsed = parseBytes(value)
+  return Result.isSuccess(parsed) && parsed.success > 0 && Number.isInteger(parsed.success)
+    ? Effect.succeed(parsed.success)
+    : Effect.fail(new InputError({ file: here, field, value, accepted }))
 }
 
 const askedOf = (
   ops: ReadonlyArray<string>,
-  { bytes, algorithm }: CollectiveCommandOptions
+  { bytes, algorithm, chunk }: CollectiveCommandOptions
 ): Effect.Effect<Asked, InputError> =>
   Effect.all({
     ops: Effect.forEach(ops, (op) => oneOf("op", timedCollectives, collectiveNamed(op) ?? op)),
     algorithms: Effect.forEach(algorithm, (name) =>
       oneOf("--algorithm", collectiveAlgorithms, name.toLowerCase())
     ),
-    sizes: Effect.forEach(bytes, (text) => {
-      const parsed = parseBytes(text)
-      const accepted = 'whole bytes, such as "1MiB" or "4KiB,64MiB"'
-      return Result.isSuccess(parsed) && parsed.success > 0 && Number.isInteger(parsed.success)
-        ? Effect.succeed(parsed.success)
-        : Effect.fail(new InputError({ file: here, field: "--bytes", value: text, accepted }))
-    })
+    sizes: Effect.forEach(bytes, (text) =>
+      wholeBytes("--bytes", text, 'whole bytes, such as "1MiB" or "4KiB,64MiB"')
+    ),
+    chunk:
+      chunk === undefined
+        ? Effect.succeed(chunk)
+        : wholeBytes("--chunk", chunk, 'whole bytes, such as "4MiB"')
   })
 
 interface Tables {
@@ -251,13 +261,17 @@ export const collectiveCommand = (
       for (const encoded of worldsOf(options)) {
         const { bandwidth: inter, latency: interLatency } = encoded.links.inter
         const settings = yield* decodeWorld(encoded)
-        vain.push(worldWarnings(settings, { algorithm: "ring" }))
+        const { chunk } = asked
+        const algorithm = asked.algorithms.every((one) => one === "direct") ? "direct" : "ring"
+        const rings = { algorithm, ...(chunk === undefined ? {} : { chunk }) } as const
+        vain.push([...worldWarnings(settings, rings), ...ringWarnings(settings, rings)])
         const world = yield* Effect.mapError(resolveWorld(settings, here, loader), asOption)
         const network = new Network(world, asStated(world))
         for (const op of asked.ops)
           for (const sizeBytes of asked.sizes)
             for (const algorithm of asked.algorithms) {
-              const answer = answerCollective({ op, sizeBytes, algorithm }, world, network, table, compared)
+              const question = { op, sizeBytes, algorithm, chunkBytes: chunk }
+              const answer = answerCollective(question, world, network, table, compared)
               const busBytes = sizeBytes * busFactor(op, world.size)
               rows.push({ ...answer, inter, interLatency, busBytesPerSecond: busBytes / answer.seconds })
             }
@@ -291,6 +305,8 @@ const inOptions = (text: string, options: CollectiveCommandOptions): ReadonlyArr
     text
       .replace("ranksPerNode: 1", "--ranks-per-node 1")
       .replace("where world.links.wan is", "where --wan is")
+      .replace("collectives.chunk", "--chunk")
+      .replace(/^collectives: /u, "")
       .replace(/^world\.links\.(\w+):/u, "--$1, --$1-latency:")
   )
   const tier = /^world\.links\.(intra|inter) /u.exec(named)

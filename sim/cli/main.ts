@@ -157,6 +157,10 @@ const collectiveCommand = (sim: Command, ending: Action): void => {
     .option("--inter-window <size>", "most bytes of one rank's to another on the way between nodes")
     .option("--wan-window <size>", "the same between sites")
     .option(
+      "--chunk <size>",
+      "of rings, how much goes around at a time (NCCL: half of NCCL_BUFFSIZE a channel)"
+    )
+    .option(
       "--mtu <bytes>",
       "largest packet of TCP between nodes: its headers take their share",
       wholeNumber(576)

@@ -85,10 +85,17 @@ describe("sim collective tells of links that nothing crosses", () => {
       ["--inter-latency is 10.0 s one way, longer than any link's: a number without a unit is seconds"]
     ],
     ["--ranks 4 --inter 1gbit --inter-latency 1ms", []],
+    ["--ranks 4 --chunk 64KiB", ["--chunk has no effect: no link has a latency"]],
+    ["--ranks 4 --inter 1gbit --inter-latency 1ms --chunk 64KiB", []],
+    [
+      "--ranks 4 --inter 1gbit --inter-latency 1ms --chunk 64KiB --algorithm direct",
+      ["--chunk has no effect: it is of rings, and these are direct"]
+    ],
     [
       "--ranks 4 --inter 100gbit --inter-latency 50ms",
       [
-        "--inter, --inter-latency: 100 Gbit/s over a round trip of 100 ms is 1.25 GB on the way at once; where TCP's windows or NCCL's buffers hold less, messages are slower (--inter-window)"
+        "--inter, --inter-latency: 100 Gbit/s over a round trip of 100 ms is 1.25 GB on the way at once; where TCP's windows hold less, messages are slower (--inter-window)",
+        "NCCL sends 4 MiB around a ring at a time (NCCL_BUFFSIZE), which takes longer over such links; here all bytes follow each other (--chunk)"
       ]
     ]
   ]

@@ -220,7 +220,7 @@ describe("a serving scenario", () => {
     ])
     const link = (rest: string) => warnings(`transfer={to: node, bandwidth: 10Gbit/s, ${rest}}`)
     expect(await link("latency: 2ms")).toEqual([
-      "transfer: 10.0 Gbit/s over a round trip of 4.00 ms is 5.00 MB on the way at once; where TCP's windows or NCCL's buffers hold less, messages are slower (transfer.window)"
+      "transfer: 10.0 Gbit/s over a round trip of 4.00 ms is 5.00 MB on the way at once; where TCP's windows hold less, messages are slower (transfer.window)"
     ])
     expect(await link("latency: 2ms, window: 4MiB")).toEqual([])
     expect(await link("latency: 2ms, window: 5MB")).toEqual([

@@ -1,6 +1,7 @@
 // Every documented field of every task, two values each, in a base where it should matter. What a field needs beside the base
 // to matter at all is said with it.
 
+import { collectiveKnobs } from "./collective-knobs.ts"
 import { tableKnobs } from "./table-knobs.ts"
 import { memoryKnobs } from "./memory-knobs.ts"
 import { devices, faults, hosts, training, type Knob } from "./shared-knobs.ts"
@@ -79,30 +80,7 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
     ["algorithm.name", "ddp", "local-sgd", "algorithm={name: ddp}"],
     ["algorithm.wire", "float32", "bfloat16"],
     ["algorithm.wire", "float32", "bfloat16", "world={ranks: 1}"],
-    ["collectives.algorithm", "ring", "tree", "world={ranks: 1}"],
-    [
-      "collectives.handshake",
-      "false",
-      "true",
-      "collectives.algorithm=direct",
-      "world.links.inter.latency=1ms"
-    ],
-    ["collectives.slowdown", "1", "1.5"],
-    ["collectives.slowdown", "1", "1.5", "world={ranks: 1}"],
-    [
-      "collectives.slowdown",
-      "1.1",
-      "1.5",
-      "world={ranks: 2, ranksPerNode: 2}",
-      "collectives.slowdownInside=1.2"
-    ],
-    ["collectives.slowdownInside", "1", "1.5", "world={ranks: 2, ranksPerNode: 2}"],
-    ["collectives.slowdownInside", "1", "1.5", "world={ranks: 2}"],
-    ["collectives.slowdownInside", "1", "1.5", "world={ranks: 1}"],
-    ["collectives.wait", "0s", "3ms"],
-    ["collectives.wait", "0s", "3ms", "world={ranks: 1}"],
-    ["collectives.algorithm", "ring", "hierarchical", "world={ranks: 4, ranksPerNode: 4}"],
-    ["collectives.algorithm", "ring", "hierarchical", "world={ranks: 4, sites: 4}"],
+    ...collectiveKnobs,
     ["world.sites", "1", "2", "world={ranks: 4, links: {inter: {bandwidth: 1Gbit/s}}}"],
     ["world.links.inter.mtu", "1500", "9000", "world={ranks: 4}"],
     ["faults", "[]", "[{link: inter, bandwidth: 1Mbit/s}]", "world={ranks: 2, ranksPerNode: 2}"],
@@ -166,7 +144,6 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
       "algorithm={name: streaming-diloco, period: 6, layersPerFragment: 1, delaySteps: 0}",
       "world.links.wan.bandwidth=10Mbit/s"
     ],
-    ["collectives.algorithm", "ring", "tree"],
     ...tableKnobs,
     ...devices(gpt2),
     [

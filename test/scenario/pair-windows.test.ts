@@ -39,7 +39,7 @@ it("nothing where less than 4 MiB is on the way", () => {
 it("the pair with most on the way, of which nobody says how much may be", () => {
   const far = { ...near, "a-b": [40, 1], "b-c": [50, 2] } as const
   const most =
-    "world.links.wan, b to c: 2.00 Gbit/s over a round trip of 50.0 ms is 12.5 MB on the way at once; where TCP's windows or NCCL's buffers hold less, messages are slower (world.links.wan.window)"
+    "world.links.wan, b to c: 2.00 Gbit/s over a round trip of 50.0 ms is 12.5 MB on the way at once; where TCP's windows hold less, messages are slower (world.links.wan.window)"
   expect(told(far)).toEqual([most])
   // Pairs of other sites than the world's are nobody's, and a way is as fast as the nodes at its ends.
   expect(told({ ...near, "c-d": [900, 10] })).toEqual([])

@@ -18,6 +18,7 @@ import {
   hostWarnings,
   hostMemoryWarnings,
   realWarnings,
+  ringWarnings,
   seedWarnings,
   worldWarnings
 } from "../../ignored.ts"
@@ -202,6 +203,7 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...layerDeviceWarnings(scenario, facts),
   ...precisionWarnings(scenario),
   ...worldWarnings(scenario.world, scenario.collectives, scenario.shard?.within === "site"),
+  ...ringWarnings(scenario.world, scenario.collectives),
   ...(dataParallelNamed(scenario.algorithm.name).ignored?.(scenario.algorithm) ?? []),
   ...bucketViewWarnings(scenario),
   ...contradictions(scenario),

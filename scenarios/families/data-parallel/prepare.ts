@@ -230,8 +230,8 @@ export const planScenario = (
     )
       yield* requireEachHeld("where those who hold a model together are not alike,")
     const network = new Network(world, asStated(world))
-    const { algorithm, handshake } = scenario.collectives
-    const links = { algorithm, table, inside, handshake }
+    const { algorithm, handshake, chunk: chunkBytes } = scenario.collectives
+    const links = { algorithm, table, inside, handshake, chunkBytes }
     const { kept, wire } = sentDtypes(scenario, profile, shard)
     const facts: PlanningFacts = {
       ranks: peers.ranks.length,
@@ -421,7 +421,8 @@ export const prepare = (
           slowdown: collectives.slowdown,
           slowdownInside: collectives.slowdownInside,
           waitSeconds: collectives.wait,
-          handshake: collectives.handshake
+          handshake: collectives.handshake,
+          chunkBytes: collectives.chunk
         },
         faults: yield* resolveFaults(scenario.faults, world, file, scenario.world.links),
         jitter,
