@@ -156,17 +156,18 @@ const isNear = ({ intra, inter, wan }: WorldSettings["links"]): boolean =>
 /** What Linux's TCP lets be on the way about, and what NCCL's rings send around at a time (`NCCL_BUFFSIZE`), both as they come. */
 const usualWindowBytes = 2 ** 22
 
-/** Where rings go over ways so long that it matters how their software has them go, and nobody says how. */
-export const ringWarnings = (
-  world: WorldSettings,
-  { algorithm, chunk }: CollectiveSettings
+/**
+ * What is told of links, and that rings go over ways so long that it matters how their software has them go, where nobody says how.
+ */
+export const withRings = (
+  { algorithm, chunk }: CollectiveSettings,
+  told: ReadonlyArray<string>
 ): ReadonlyArray<string> =>
-  algorithm === "direct" ||
-  chunk !== undefined ||
-  !windowWarnings(world).some((text) => text.includes(onTheWay))
-    ? []
+  algorithm === "direct" || chunk !== undefined || !told.some((text) => text.includes(onTheWay))
+    ? told
     : [
-        `collectives: NCCL sends 4 MiB around a ring at a time (NCCL_BUFFSIZE), which takes longer over such links; here all bytes follow each other (collectives.chunk)`
+        ...told,
+        "collectives: NCCL sends 4 MiB around a ring at a time (NCCL_BUFFSIZE), which takes longer over such links; here all bytes follow each other (collectives.chunk)"
       ]
 
 const onTheWay = "on the way at once"

@@ -1,6 +1,6 @@
 // Text as people's programs write it: UTF-8 or UTF-16, with or without a byte order mark, lines ended in any way, cells apart
 // by commas, semicolons, tabs or bars, numbers with a point or a comma. Every reader of text takes it from here.
-import { readFileSync, statSync } from "node:fs"
+import { closeSync, openSync, readFileSync, readSync, statSync } from "node:fs"
 import { isZip, unpacked } from "./packed.ts"
 import { showValue, TraceError } from "./trace-error.ts"
 
@@ -57,12 +57,29 @@ export const decodeText = (file: string, bytes: Uint8Array): string => {
   return new TextDecoder(encoding).decode(bytes)
 }
 
-/** The text of a file, gzip- or zstd-compressed or not. Throws `TraceError`, or what the system says of a file that cannot be read. */
-export const readText = (file: string): string => {
-  const { size } = statSync(file)
-  if (size > largestFile) throw tooLarge(file, size)
-  return decodeText(file, unpacked(file, readFileSync(file)))
+/** All bytes of a file. A pipe or a device says no size, and may never end. Throws `TraceError` where they are more than a text has. */
+const bytesOf = (file: string): Uint8Array => {
+  const stat = statSync(file)
+  if (stat.size > largestFile) throw tooLarge(file, stat.size)
+  if (stat.isFile() || stat.isDirectory()) return readFileSync(file)
+  const descriptor = openSync(file, "r")
+  try {
+    const parts: Array<Uint8Array> = []
+    for (let bytes = 0; bytes <= longestText;) {
+      const part = Buffer.alloc(2 ** 20)
+      const read = readSync(descriptor, part)
+      if (read === 0) return Buffer.concat(parts)
+      parts.push(part.subarray(0, read))
+      bytes += read
+    }
+    throw tooLarge(file, longestText)
+  } finally {
+    closeSync(descriptor)
+  }
 }
+
+/** The text of a file, gzip- or zstd-compressed or not. Throws `TraceError`, or what the system says of a file that cannot be read. */
+export const readText = (file: string): string => decodeText(file, unpacked(file, bytesOf(file)))
 
 /** Lines of a text, however they end. */
 export const textLines = (text: string): ReadonlyArray<string> =>

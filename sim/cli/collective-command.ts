@@ -13,7 +13,7 @@ import { requireApart } from "../../scenarios/cli/outputs.ts"
 import { relocated } from "../../scenarios/file/input-errors.ts"
 import { execute, json, said, toldThough } from "../../scenarios/cli/execute.ts"
 import { Loader, locate } from "../../scenarios/load.ts"
-import { ringWarnings, worldWarnings } from "../../scenarios/ignored.ts"
+import { withRings, worldWarnings } from "../../scenarios/ignored.ts"
 import { WorldSettings } from "../../scenarios/sections.ts"
 import { alignColumns, section } from "../../scenarios/table.ts"
 import { collectiveNamed } from "../../traces/timing-columns.ts"
@@ -264,7 +264,7 @@ export const collectiveCommand = (
         const { chunk } = asked
         const algorithm = asked.algorithms.every((one) => one === "direct") ? "direct" : "ring"
         const rings = { algorithm, ...(chunk === undefined ? {} : { chunk }) } as const
-        vain.push([...worldWarnings(settings, rings), ...ringWarnings(settings, rings)])
+        vain.push(withRings(rings, worldWarnings(settings, rings)))
         const world = yield* Effect.mapError(resolveWorld(settings, here, loader), asOption)
         const network = new Network(world, asStated(world))
         for (const op of asked.ops)

@@ -16,11 +16,11 @@ const told = (links: Readonly<Record<string, readonly [number, number]>>, ...set
   const file = scenarioFile(small)
   writeFileSync(join(dirname(file), "pairs.json"), JSON.stringify({ pairs: links }))
   const fast = "world.links.inter={bandwidth: 100Gbit/s}"
-  const all = ["world.ranks=3", sites, fast, "world.links.wan={pairs: pairs.json}", ...sets]
+  const all = ["collectives.chunk=4MiB", "world.ranks=3", sites, fast, "world.links.wan={pairs: pairs.json}"]
   return Effect.runSync(
     Effect.gen(function* () {
       const loader = new Loader()
-      const scenario = yield* loadScenario(file, all)
+      const scenario = yield* loadScenario(file, [...all, ...sets])
       const { result } = yield* runScenario(scenario, file, { loader })
       const { warnings } = yield* familyOf(scenario).schedule(scenario, file, hostOf(loader))
       expect(warnings).toEqual(result.warnings)
@@ -41,6 +41,9 @@ it("the pair with most on the way, of which nobody says how much may be", () => 
   const most =
     "world.links.wan, b to c: 2.00 Gbit/s over a round trip of 50.0 ms is 12.5 MB on the way at once; where TCP's windows hold less, messages are slower (world.links.wan.window)"
   expect(told(far)).toEqual([most])
+  const ring =
+    "collectives: NCCL sends 4 MiB around a ring at a time (NCCL_BUFFSIZE), which takes longer over such links; here all bytes follow each other (collectives.chunk)"
+  expect(told(far, "collectives={algorithm: ring}")).toEqual([most, ring])
   // Pairs of other sites than the world's are nobody's, and a way is as fast as the nodes at its ends.
   expect(told({ ...near, "c-d": [900, 10] })).toEqual([])
   expect(told(far, "world.links.inter={bandwidth: 500Mbit/s}")).toEqual([])

@@ -18,8 +18,8 @@ import {
   hostWarnings,
   hostMemoryWarnings,
   realWarnings,
-  ringWarnings,
   seedWarnings,
+  withRings,
   worldWarnings
 } from "../../ignored.ts"
 import { nodesOf, rankCount, siteSizes } from "../../world.ts"
@@ -202,8 +202,10 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ),
   ...layerDeviceWarnings(scenario, facts),
   ...precisionWarnings(scenario),
-  ...worldWarnings(scenario.world, scenario.collectives, scenario.shard?.within === "site"),
-  ...ringWarnings(scenario.world, scenario.collectives),
+  ...withRings(
+    scenario.collectives,
+    worldWarnings(scenario.world, scenario.collectives, scenario.shard?.within === "site")
+  ),
   ...(dataParallelNamed(scenario.algorithm.name).ignored?.(scenario.algorithm) ?? []),
   ...bucketViewWarnings(scenario),
   ...contradictions(scenario),

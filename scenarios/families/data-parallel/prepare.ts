@@ -29,7 +29,7 @@ import { Network } from "../../../core/wire/network.ts"
 import { asStated, composedAlike } from "../../../core/wire/symmetry.ts"
 import type { World } from "../../../core/world.ts"
 import type { Host, Prepared } from "../../family.ts"
-import { pairWindowWarnings, unmeasuredFaultWarnings } from "../../ignored.ts"
+import { pairWindowWarnings, withRings, unmeasuredFaultWarnings } from "../../ignored.ts"
 import type { Loader } from "../../load.ts"
 import type { SimulatedEnd } from "../../runnable.ts"
 import { mostLayersOfRanks, mostScheduled, requireHeld } from "../../sizes.ts"
@@ -474,7 +474,7 @@ export const prepare = (
             ...rounded,
             ...unmeasuredFaultWarnings(scenario.faults, { fromSeconds, toSeconds }),
             ...limitedTableWarnings(table, inside, world),
-            ...pairWindowWarnings(world),
+            ...withRings(collectives, pairWindowWarnings(world)),
             ...launchWarnings(scenario, costs),
             ...costWarnings(
               scenario,

@@ -7,7 +7,7 @@ import {
   type PlanDescription
 } from "../../../core/algorithms/data-parallel/algorithm.ts"
 import { elementsOf, sizeBytesOf } from "../../../core/machine/tensor.ts"
-import { pairWindowWarnings } from "../../ignored.ts"
+import { pairWindowWarnings, withRings } from "../../ignored.ts"
 import type { DataParallelScenario } from "./scenario.ts"
 import { formatBytes, formatSeconds, formatShare, counted } from "../../../core/units.ts"
 import type { Host, Told } from "../../family.ts"
@@ -23,7 +23,11 @@ export const schedule = (
   Effect.map(planScenario(scenario, file, loader), (plan) => {
     const json = scheduleOf(plan, scenario.algorithm.name)
     const head = `${scenario.name}: ${json.algorithm} on ${counted(plan.world.size, "rank")}, ${counted(plan.profile.layers.length, "layer")}${inParts(plan)}`
-    return { json, lines: [head, "", ...printSchedule(json)], warnings: pairWindowWarnings(plan.world) }
+    return {
+      json,
+      lines: [head, "", ...printSchedule(json)],
+      warnings: withRings(scenario.collectives, pairWindowWarnings(plan.world))
+    }
   })
 
 /** A divided model is planned by its units, whose layers' parts travel together. */
