@@ -272,6 +272,7 @@ const ranksAre = (ranks: ReadonlyArray<number>): string =>
 
 const nobody = "nobody listens there"
 const nobodyThere = `rank 0 has not come, ${nobody}`
+const stranger = "whoever listens there does not know this job's secret"
 const hungUp = "rank 0 was there, and hung up before all had come"
 
 const join = (options: RendezvousOptions, end: End, fail: Fail): (() => void) => {
@@ -322,7 +323,8 @@ const join = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
     })
     connection.on("connect", () => {
       isConnected = true
-      problem = "whoever listens there does not answer as rank 0 of a job"
+      // Whoever has answered once and is slow to answer again is known.
+      if (problem !== stranger) problem = "whoever listens there does not answer as rank 0 of a job"
       const nonce = freshNonce()
       lines.say({ protocol, nonce })
       lines.next((answer) => {
@@ -331,7 +333,7 @@ const join = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
           typeof theirs !== "string" ||
           !sameProof(proofOf(secret, "host", nonce, theirs), answer["proof"])
         ) {
-          problem = "whoever listens there does not know this job's secret"
+          problem = stranger
           connection.destroy()
           return
         }

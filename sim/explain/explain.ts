@@ -289,9 +289,24 @@ const gapsOf = (
 /** Seconds of [from, to] covered by intervals, which ascend and do not overlap. */
 const overlap = (intervals: ReadonlyArray<Interval>, from: number, to: number): number => {
   let seconds = 0
-  for (const [start, end] of intervals)
-    if (end > from && start < to) seconds += Math.min(end, to) - Math.max(start, from)
+  for (let i = firstAfter(intervals, from); i < intervals.length; i++) {
+    const [start, end] = intervals[i]!
+    if (start >= to) break
+    seconds += Math.min(end, to) - Math.max(start, from)
+  }
   return seconds
+}
+
+/** The first that ends after then. Looked up by halves: a run has very many, and each of its collectives asks. */
+const firstAfter = (intervals: ReadonlyArray<Interval>, seconds: number): number => {
+  let low = 0
+  let high = intervals.length
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if (intervals[middle]![1] > seconds) high = middle
+    else low = middle + 1
+  }
+  return low
 }
 
 const unionSeconds = (

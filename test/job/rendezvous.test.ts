@@ -147,6 +147,23 @@ describe("a rendezvous", () => {
     await all
   })
 
+  it("tells of whom it has heard, also where the time is over before they answer again", async () => {
+    let comes = 0
+    const other = createServer((connection) => {
+      connection.on("error", () => {})
+      if (comes++ === 0) connection.write(`${JSON.stringify({ nonce: "theirs", proof: "none" })}\n`)
+    })
+    const port = await freePort()
+    await new Promise<void>((done) => void other.listen(port, "127.0.0.1", done))
+    try {
+      const text = await refusal(options(port, 1, 2, { timeoutSeconds: 0.8 }))
+      expect(text).toMatch(/whoever listens there does not know this job's secret$/)
+      expect(comes).toBe(2)
+    } finally {
+      other.close()
+    }
+  })
+
   it("tells at both ends that a secret is another, where nobody else comes", async () => {
     const port = await freePort()
     const [host, member] = await Promise.all([
