@@ -143,9 +143,7 @@ export const worldWarnings = (
     )
   else if (collectives.handshake === true && isNear(links))
     warnings.push("collectives.handshake has no effect: no link has a latency")
-  if (ranks > 1 && collectives.chunk !== undefined && collectives.algorithm === "direct")
-    warnings.push("collectives.chunk has no effect: it is of rings, and these are direct")
-  else if (ranks > 1 && collectives.chunk !== undefined && isNear(links))
+  if (ranks > 1 && collectives.chunk !== undefined && isNear(links))
     warnings.push("collectives.chunk has no effect: no link has a latency")
   return [...warnings, ...windowWarnings(world)]
 }
@@ -158,12 +156,15 @@ const usualWindowBytes = 2 ** 22
 
 /**
  * What is told of links, and that rings go over ways so long that it matters how their software has them go, where nobody says how.
+ *
+ * @param rings whether any collective goes around one
  */
 export const withRings = (
-  { algorithm, chunk }: CollectiveSettings,
+  rings: boolean,
+  { chunk }: Pick<CollectiveSettings, "chunk">,
   told: ReadonlyArray<string>
 ): ReadonlyArray<string> =>
-  algorithm === "direct" || chunk !== undefined || !told.some((text) => text.includes(onTheWay))
+  !rings || chunk !== undefined || !told.some((text) => text.includes(onTheWay))
     ? told
     : [
         ...told,

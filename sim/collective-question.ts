@@ -37,7 +37,7 @@ const inputBytes = ({ op, sizeBytes }: CollectiveQuestion, ranks: number): numbe
   op === "reduce_scatter" ? sizeBytes * ranks : sizeBytes
 
 /** How `Network.phases` lays an op out under an algorithm. */
-const really = (op: CollectiveCost["op"], algorithm: CollectiveAlgorithm): CollectiveAnswer["by"] => {
+export const wayOf = (op: CollectiveCost["op"], algorithm: CollectiveAlgorithm): CollectiveAnswer["by"] => {
   if (op === "send_recv") return "message"
   if (op === "all_to_all") return "pairwise"
   if (op === "broadcast") return algorithm === "direct" ? "direct" : "chain"
@@ -98,7 +98,7 @@ export const answerCollective = (
       const own = new Network(world, distinct(world))
       return { legs: legsOf(own, message, groups, groups, laid).legs, network: own }
     }),
-    by: really(op, algorithm),
+    by: wayOf(op, algorithm),
     estimate: estimate?.detail,
     measuredSeconds:
       rows.length === 0 ? undefined : rows.reduce((sum, row) => sum + row.medianSeconds, 0) / rows.length

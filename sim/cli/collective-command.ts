@@ -23,7 +23,7 @@ import { shapeOf } from "../../scenarios/file/shape.ts"
 import { resolveWorld } from "../../scenarios/world.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
 import { csvOf } from "../csv.ts"
-import { answerCollective, type CollectiveAnswer } from "../collective-question.ts"
+import { answerCollective, wayOf, type CollectiveAnswer } from "../collective-question.ts"
 
 export interface CollectiveCommandOptions {
   readonly bytes: ReadonlyArray<string>
@@ -258,13 +258,20 @@ export const collectiveCommand = (
       const { table, compared } = yield* tablesOf(options, loader)
       const rows: Array<Row> = []
       const vain: Array<ReadonlyArray<string>> = []
+      const rings = asked.ops.some((op) =>
+        asked.algorithms.some((name) => ["ring", "hierarchical"].includes(wayOf(op, name)))
+      )
       for (const encoded of worldsOf(options)) {
         const { bandwidth: inter, latency: interLatency } = encoded.links.inter
         const settings = yield* decodeWorld(encoded)
         const { chunk } = asked
-        const algorithm = asked.algorithms.every((one) => one === "direct") ? "direct" : "ring"
-        const rings = { algorithm, ...(chunk === undefined ? {} : { chunk }) } as const
-        vain.push(withRings(rings, worldWarnings(settings, rings)))
+        const collectives = { algorithm: "ring", ...(chunk === undefined ? {} : { chunk }) } as const
+        vain.push([
+          ...withRings(rings, collectives, worldWarnings(settings, collectives)),
+          ...(rings || chunk === undefined
+            ? []
+            : ["--chunk has no effect: it is of rings, and nothing that is asked goes around one"])
+        ])
         const world = yield* Effect.mapError(resolveWorld(settings, here, loader), asOption)
         const network = new Network(world, asStated(world))
         for (const op of asked.ops)

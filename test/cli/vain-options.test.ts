@@ -89,7 +89,7 @@ describe("sim collective tells of links that nothing crosses", () => {
     ["--ranks 4 --inter 1gbit --inter-latency 1ms --chunk 64KiB", []],
     [
       "--ranks 4 --inter 1gbit --inter-latency 1ms --chunk 64KiB --algorithm direct",
-      ["--chunk has no effect: it is of rings, and these are direct"]
+      ["--chunk has no effect: it is of rings, and nothing that is asked goes around one"]
     ],
     [
       "--ranks 4 --inter 100gbit --inter-latency 50ms",

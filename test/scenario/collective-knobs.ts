@@ -8,6 +8,7 @@ export const collectiveKnobs: ReadonlyArray<Knob> = [
   ["collectives.chunk", "1GiB", "64KiB", "world.links.inter.latency=1ms"],
   ["collectives.chunk", "4MiB", "64KiB", "world.links.inter.latency=0s"],
   ["collectives.chunk", "4MiB", "64KiB", "collectives.algorithm=direct", "world.links.inter.latency=1ms"],
+  ["collectives.chunk", "4MiB", "64KiB", "collectives.algorithm=tree", "world.links.inter.latency=1ms"],
   ["collectives.slowdown", "1", "1.5"],
   ["collectives.slowdown", "1", "1.5", "world={ranks: 1}"],
   [

@@ -192,6 +192,13 @@ export const costWarnings = (
 
 const defaultsOfShards = Schema.decodeUnknownSync(ShardSettings)({})
 
+/** Whether any collective goes around a ring: of trees those of divided models do, which are no all-reduces. */
+export const goAround = ({
+  collectives: { algorithm },
+  shard
+}: Pick<DataParallelScenario, "collectives" | "shard">): boolean =>
+  algorithm !== "direct" && (algorithm !== "tree" || shard !== undefined)
+
 export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): ReadonlyArray<string> => [
   ...deviceWarnings(
     scenario.device,
@@ -203,9 +210,15 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...layerDeviceWarnings(scenario, facts),
   ...precisionWarnings(scenario),
   ...withRings(
+    goAround(scenario),
     scenario.collectives,
     worldWarnings(scenario.world, scenario.collectives, scenario.shard?.within === "site")
   ),
+  ...(goAround(scenario) || scenario.collectives.chunk === undefined
+    ? []
+    : [
+        `collectives.chunk has no effect: it is of rings, and these are ${scenario.collectives.algorithm === "tree" ? "trees" : "direct"}`
+      ]),
   ...(dataParallelNamed(scenario.algorithm.name).ignored?.(scenario.algorithm) ?? []),
   ...bucketViewWarnings(scenario),
   ...contradictions(scenario),

@@ -47,7 +47,7 @@ import {
 import { measuredSteps, type StepFigures } from "../../step-figures.ts"
 import { resolveWorld } from "../../world.ts"
 import { hostNever, type DataParallelScenario } from "./scenario.ts"
-import { costWarnings, launchWarnings } from "./ignored.ts"
+import { costWarnings, goAround, launchWarnings } from "./ignored.ts"
 import { savedValues, savingProgram, type CheckpointTimes } from "./checkpoint-settings.ts"
 import {
   keptBytes,
@@ -474,7 +474,7 @@ export const prepare = (
             ...rounded,
             ...unmeasuredFaultWarnings(scenario.faults, { fromSeconds, toSeconds }),
             ...limitedTableWarnings(table, inside, world),
-            ...withRings(collectives, pairWindowWarnings(world)),
+            ...withRings(goAround(scenario), collectives, pairWindowWarnings(world)),
             ...launchWarnings(scenario, costs),
             ...costWarnings(
               scenario,

@@ -8,6 +8,7 @@ import {
 } from "../../../core/algorithms/data-parallel/algorithm.ts"
 import { elementsOf, sizeBytesOf } from "../../../core/machine/tensor.ts"
 import { pairWindowWarnings, withRings } from "../../ignored.ts"
+import { goAround } from "./ignored.ts"
 import type { DataParallelScenario } from "./scenario.ts"
 import { formatBytes, formatSeconds, formatShare, counted } from "../../../core/units.ts"
 import type { Host, Told } from "../../family.ts"
@@ -26,7 +27,7 @@ export const schedule = (
     return {
       json,
       lines: [head, "", ...printSchedule(json)],
-      warnings: withRings(scenario.collectives, pairWindowWarnings(plan.world))
+      warnings: withRings(goAround(scenario), scenario.collectives, pairWindowWarnings(plan.world))
     }
   })
 
