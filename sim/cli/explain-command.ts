@@ -20,19 +20,19 @@ export interface ExplainCommandOptions {
   readonly json?: boolean
 }
 
-/** Ops of which all is kept and looked through: some 800 bytes each, so that a process of 4 GB holds them. Measured at 0.4 and 0.8 million. */
+/** Ops that are kept and looked through: so many take 3.5 GB (measured, 10,300 steps of scenarios/geo-gpt2.yaml), and a process has 4. */
 const mostOps = 4_000_000
 
-/** Fewer steps are soon run; of more it is first found how many ops a step has. */
-const surelyExplained = 1000
+/** Of more steps than ten times as many it is first found how many ops one has. */
+const trialSteps = 10
 
 /** Fails with an InputError where a scenario has more steps than can be kept. */
 const requireKept = (scenario: Scenario, file: string, loader: Loader) =>
   Effect.gen(function* () {
-    if (!("steps" in scenario) || scenario.steps <= surelyExplained) return
-    const trial = { ...scenario, steps: surelyExplained / 10 } as Scenario
+    if (!("steps" in scenario) || scenario.steps <= 10 * trialSteps) return
+    const trial = { ...scenario, steps: trialSteps } as Scenario
     const { result, timeline } = yield* runScenario(trial, file, { loader, record: true })
-    const opsPerStep = timeline!.rank.length / (surelyExplained / 10 + (result.warmupSteps ?? 0))
+    const opsPerStep = timeline!.rank.length / (trialSteps + (result.warmupSteps ?? 0))
     const most = Math.floor(mostOps / opsPerStep)
     if (scenario.steps > most)
       yield* new InputError({
