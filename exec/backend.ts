@@ -1,6 +1,7 @@
 // Which native backend a run goes by where its caller does not say: one choice for everything that a command runs.
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import type { Sums } from "../core/agreement/narrow.ts"
 import { InputError } from "../core/input-error.ts"
 import { nativeInfo } from "./native.ts"
 
@@ -8,6 +9,17 @@ import { nativeInfo } from "./native.ts"
 export const CurrentBackend = Context.Reference<string>("tandem/exec/CurrentBackend", {
   defaultValue: () => "cpu"
 })
+
+/**
+ * How a backend adds up what members of a collective hold in 16 bits. All add in float64 and round once, but for GPUs of several processes,
+ * whose NCCL rounds after each member, unless it is told to leave such sums to own kernels (native/cuda/remote-reduction.cu).
+ */
+export const sumsOf = (
+  backend: string,
+  ofProcesses: boolean,
+  environment: Readonly<Record<string, string | undefined>> = process.env
+): Sums =>
+  backend === "cuda" && ofProcesses && environment["TANDEM_CUDA_NCCL_SUMS"] !== "0" ? "each" : "once"
 
 /** What a user may ask for. There is one more for tests, which is taken by its name and told of to nobody. */
 const wishes = ["auto", "cpu", "cuda"]

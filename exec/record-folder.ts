@@ -29,7 +29,7 @@ export const writeRecord = (
 ): Effect.Effect<void, InputError | TraceError> =>
   Effect.gen(function* () {
     const files = filesIn(folder)
-    const { makespanSeconds, clockErrorSeconds, realLinks, peakBytes, capacityBytes } = record
+    const { makespanSeconds, clockErrorSeconds, realLinks, sums, peakBytes, capacityBytes } = record
     const bounded = (bytes: number): number | null => (bytes < Infinity ? bytes : null)
     const about = {
       format: "tandem-run",
@@ -38,6 +38,7 @@ export const writeRecord = (
       makespanSeconds,
       clockErrorSeconds,
       realLinks,
+      sums,
       peakBytes,
       capacityBytes: { device: bounded(capacityBytes.device), host: bounded(capacityBytes.host) }
     } as const
@@ -71,7 +72,8 @@ export const readRecord = (folder: string, of: RunOf): Effect.Effect<RunRecord, 
       const accepted = `a run of "${of.scenario}" with the same settings: give the scenario and --set as they were when it was recorded`
       return yield* bad("scenarioDigest", `a run of "${about.scenario}" (${about.scenarioDigest})`, accepted)
     }
-    const { makespanSeconds, clockErrorSeconds, realLinks, peakBytes, capacityBytes } = about
+    // Of a run that does not say: as often as any backend does.
+    const { makespanSeconds, clockErrorSeconds, realLinks, sums = "each", peakBytes, capacityBytes } = about
     if (about.ranks !== of.ranks)
       return yield* bad("ranks", String(about.ranks), `the ${of.ranks} of the scenario`)
     yield* checkWhole(folder, about)
@@ -83,6 +85,7 @@ export const readRecord = (folder: string, of: RunOf): Effect.Effect<RunRecord, 
       makespanSeconds,
       clockErrorSeconds,
       realLinks,
+      sums,
       peakBytes,
       capacityBytes: {
         device: capacityBytes.device ?? Infinity,

@@ -1,7 +1,7 @@
 // A real run with all that another one is held to: op logs, journals, timeline, and what tensors held at the end. In a job of
 // processes all ranks' come together at rank 0, as the Arrow bytes that a file of them has. Knows nothing of simulations.
 import * as Effect from "effect/Effect"
-import { keepsResults, updates } from "../core/agreement/narrow.ts"
+import { keepsResults, updates, type Sums } from "../core/agreement/narrow.ts"
 import { journaled, type Journal, type JournalEntry } from "../core/laws/journal.ts"
 import type { RankBytes } from "../core/laws/execution.ts"
 import type { MachineError, RankLost } from "../core/machine/machine.ts"
@@ -12,6 +12,7 @@ import {
   type FinalValues,
   type RecordedCalls
 } from "../traces/journal-file.ts"
+import { CurrentBackend, sumsOf } from "./backend.ts"
 import { executeThen, resultOf, type Ended, type Execution, type ExecutionResult } from "./execute.ts"
 import type { ProcessJob } from "./job/processes.ts"
 import type { RecordedRun } from "./recorded.ts"
@@ -23,6 +24,8 @@ export interface RunRecord extends RecordedRun {
   readonly clockErrorSeconds: number
   /** Bytes went between processes, as fast as that was: no link of the scenario was emulated. */
   readonly realLinks: boolean
+  /** How its backend added up what members of collectives held in 16 bits. */
+  readonly sums: Sums
   readonly peakBytes: ReadonlyArray<RankBytes>
   /** Of each rank's memories. */
   readonly capacityBytes: Readonly<Record<Place, number>>
@@ -75,6 +78,7 @@ export const recordRun = <A>(
         makespanSeconds,
         clockErrorSeconds,
         realLinks: processes !== undefined,
+        sums: sumsOf(execution.backend ?? (yield* CurrentBackend), processes !== undefined),
         capacityBytes,
         peakBytes: ranks.map(({ rank, peakBytes }) => ({ rank, bytes: peakBytes }))
       }

@@ -38,7 +38,7 @@ export class ChosenValues {
   /** `journals`: of the real run, with what it chose; without that nothing is held, or replaced. */
   constructor(journals: ReadonlyArray<Journal>, tolerance: Tolerance) {
     this.#tolerance = tolerance
-    this.#grids = narrowed(journals)
+    this.#grids = narrowed(journals, tolerance.sums)
     this.#recorded = heldOps(journals, ({ op, results }) => (chooses(op) ? results : undefined))
   }
 

@@ -63,13 +63,34 @@ const storedGrid = (tensors: ReadonlyArray<Tensor>): Grid =>
 export const isNarrow = (grid: Grid): boolean => mantissaBits[grid] < mantissaBits.float32
 
 /**
- * How often an op may round what it computes to a narrow grid: once, but sums over members as often as there is one more to add, which
- * NCCL rounds each time; and by what it divides them, where that is no power of two.
+ * How a machine adds up what members of a collective hold in 16 bits: wider, and the sum is rounded once; or each member to what was added
+ * before, and every sum is rounded.
  */
-const roundingsOf = ({ kernel, group, writes, attributes }: Op): number => {
+export type Sums = "once" | "each"
+
+/** Whether a machine whose sums are rounded each time does so here: of one 16-bit dtype throughout, in parts of one size. */
+const mayBeRoundedEach = (op: Op): boolean => {
+  const { kernel, reads, writes, attributes } = op
+  if (kernel.name !== "all_reduce" && kernel.name !== "reduce_scatter") return false
+  const { dtype } = writes[0]!
+  const wire = wireOf(op)
+  const sizes = attributes["counts"]
+  return (
+    (dtype === "bfloat16" || dtype === "float16") &&
+    [...reads, ...writes].every((tensor) => tensor.dtype === dtype) &&
+    (wire === "float32" || wire === dtype) &&
+    (typeof sizes !== "string" || new Set(sizes.split(",")).size === 1)
+  )
+}
+
+/**
+ * How often an op may round what it computes to a narrow grid: once, but sums that a machine rounds each time as often as there is one more
+ * member to add; and by what it divides them, where that is no power of two.
+ */
+const roundingsOf = (op: Op, sums: Sums): number => {
+  const { group, writes, attributes } = op
   if (!isNarrow(coarser(factorGrid({ attributes }), storedGrid(writes)))) return 0
-  const sums = kernel.name === "all_reduce" || kernel.name === "reduce_scatter"
-  if (group === undefined || !sums) return 1
+  if (sums === "once" || group === undefined || !mayBeRoundedEach(op)) return 1
   const members = group.ranks.length
   const exact = attributes["reduce"] !== "avg" || Number.isInteger(Math.log2(members))
   return Math.max(1, exact ? members - 1 : members)
@@ -126,9 +147,9 @@ interface Grids {
 /**
  * Members of a collective pass on what any of them put in: the n-th collective of the same ranks is one on all of them. What
  * travels backward in one pass over the ranks is found in the next, until nothing changes. Results that a journal has are those of
- * the other run, too (turned.ts): there both have the same, whatever came before.
+ * the other run, too (turned.ts): there both have the same, whatever came before. `sums`: those of the real machine.
  */
-export const narrowed = (journals: ReadonlyArray<Journal>): Grids => {
+export const narrowed = (journals: ReadonlyArray<Journal>, sums: Sums): Grids => {
   const collectives = new Map<string, Passed>()
   let entries = new Map<number, ReadonlyArray<Passed>>()
   let crossings = new Map<number, ReadonlyMap<number, Crossing>>()
@@ -163,7 +184,7 @@ export const narrowed = (journals: ReadonlyArray<Journal>): Grids => {
           const moves = op.kernel.moves === true || op.kernel.kind !== "compute"
           result = {
             grid: coarser(gridOf(entry), read.grid),
-            roundings: read.roundings + roundingsOf(op),
+            roundings: read.roundings + roundingsOf(op, sums),
             swing: moves ? read.swing : 0,
             // The loss multiplies by the scale what had none; an update divides by it what had.
             scaled: readsScale(op) ? !read.scaled : read.scaled

@@ -58,7 +58,7 @@ export class TurnedValues {
   /** `journals`: of the real run, with the results of what came over narrow wires; without them nothing is held, or replaced. */
   constructor(journals: ReadonlyArray<Journal>, tolerance: Tolerance) {
     this.#tolerance = tolerance
-    this.#grids = narrowed(journals)
+    this.#grids = narrowed(journals, tolerance.sums)
     this.#scalings = new Map(journals.map((journal) => [journal.rank, scalingOf(journal)]))
     for (const { rank, entries } of journals) {
       const positions = new Map<string, number>()

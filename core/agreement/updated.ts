@@ -50,7 +50,7 @@ export class UpdatedValues {
   /** `journals`: of the real run, with what updates found and left; without that nothing is held, or replaced. */
   constructor(journals: ReadonlyArray<Journal>, tolerance: Tolerance) {
     this.#tolerance = tolerance
-    this.#grids = narrowed(journals)
+    this.#grids = narrowed(journals, tolerance.sums)
     this.#recorded = heldOps(journals, ({ op, inputs, results }) =>
       updates(op) && inputs !== undefined && results !== undefined ? { inputs, results } : undefined
     )

@@ -13,7 +13,8 @@ import {
   nothing,
   scalingApart,
   scalingOf,
-  type Passed
+  type Passed,
+  type Sums
 } from "./narrow.ts"
 
 /** Values behind a tensor of a rank when a run had ended; undefined where the machine no longer has them. */
@@ -30,6 +31,8 @@ export interface Tolerance {
   readonly smallMost: number
   /** Below it all differences count as rounding. */
   readonly absolute: number
+  /** How often the real machine rounds a sum over members. */
+  readonly sums: Sums
 }
 
 /**
@@ -41,7 +44,8 @@ export interface Tolerance {
 export const defaultTolerance: Tolerance = {
   steps: (dtype) => (mantissaBits[dtype] >= 23 ? 8192 : 2),
   smallMost: 0.75,
-  absolute: 1e-8
+  absolute: 1e-8,
+  sums: "once"
 }
 
 /**
@@ -236,7 +240,7 @@ export const comparedReads = function* (
   actual: ReadonlyArray<Journal>,
   tolerance: Tolerance
 ): Generator<ComparedRead> {
-  const grids = narrowed(expected)
+  const grids = narrowed(expected, tolerance.sums)
   for (const { rank, entries } of expected) {
     const others = actual
       .find((journal) => journal.rank === rank)
@@ -319,7 +323,7 @@ export const compareFinal = (
   tolerance: Tolerance
 ): { readonly compared: number; readonly disagreement: Disagreement | undefined } => {
   let compared = 0
-  const grids = narrowed(journals)
+  const grids = narrowed(journals, tolerance.sums)
   for (const journal of journals) {
     const { rank } = journal
     const scaling = scalingOf(journal)

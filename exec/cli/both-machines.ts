@@ -6,7 +6,7 @@ import { ChosenValues } from "../../core/agreement/chosen.ts"
 import { replaying } from "../../core/agreement/replay.ts"
 import { TurnedValues } from "../../core/agreement/turned.ts"
 import { UpdatedValues } from "../../core/agreement/updated.ts"
-import { defaultTolerance } from "../../core/agreement/values.ts"
+import { defaultTolerance, type Tolerance } from "../../core/agreement/values.ts"
 import type { Execution as Judged } from "../../core/laws/execution.ts"
 import { journaled, type Journal } from "../../core/laws/journal.ts"
 import { interposing } from "../../core/machine/interpose.ts"
@@ -58,6 +58,7 @@ interface Recording extends RecordedRun {
 /** A simulated run, and how a real one compares with it. */
 interface Held<A> {
   readonly agreement: Agreement
+  readonly tolerance: Tolerance
   readonly simulated: SimulationResult<A>
   readonly recording: Recording
   readonly simulatedRun: Judged
@@ -113,12 +114,12 @@ export const holdToSimulation = <A>(
     const { program, collectives = usual, network = "fluid", capacityBytes } = options
     // What real links took is in what was recorded.
     const world = record.realLinks ? withoutLimits(options.world) : options.world
-    const { timeline, opLogs, journals, finals, makespanSeconds, peakBytes, clockErrorSeconds } = record
+    const { timeline, opLogs, journals, finals, makespanSeconds, peakBytes, clockErrorSeconds, sums } = record
     const recording: Recording = { timeline, opLogs, journals, world, collectives }
     const costsFrom = options.costsFrom ?? recording
     const virtual: Array<Journal> = []
     const told = counted(program(), journals, options.onSimulated)
-    const tolerance = options.tolerance ?? defaultTolerance
+    const tolerance = { ...(options.tolerance ?? defaultTolerance), sums }
     const turned = new TurnedValues(journals, tolerance)
     const updated = new UpdatedValues(journals, tolerance)
     const chosen = new ChosenValues(journals, tolerance)
@@ -170,7 +171,7 @@ export const holdToSimulation = <A>(
       updated.found,
       chosen.found
     )
-    return { agreement, simulated, recording, simulatedRun, executedRun }
+    return { agreement, tolerance, simulated, recording, simulatedRun, executedRun }
   })
 
 /** Steps that rank 0 has ended. */

@@ -3,7 +3,6 @@
 import * as Effect from "effect/Effect"
 import type { Agreement } from "../../core/agreement/agree.ts"
 import { gapsByStep, growthOf, watched, type Growth } from "../../core/agreement/growth.ts"
-import { defaultTolerance } from "../../core/agreement/values.ts"
 import type { MachineError, Program } from "../../core/machine/machine.ts"
 import { runOnBoth, type BothOptions } from "./both-machines.ts"
 
@@ -25,13 +24,12 @@ export const horizonOf = <A>(
   steps: number
 ): Effect.Effect<Horizon | undefined, MachineError> =>
   Effect.gen(function* () {
-    const { tolerance = defaultTolerance } = options
     let growth: Growth | undefined
     // Most that part do so long before the end, and steps that are simulated with values are what takes time.
     for (const count of [Math.ceil(steps / 4), Math.ceil(steps / 2), steps]) {
       const seen = yield* runOnBoth({ ...options, program: () => watched(upTo(count), watchedElements) })
       const [ours, theirs] = [seen.simulatedRun.journals ?? [], seen.executedRun.journals ?? []]
-      growth = growthOf(gapsByStep(ours, theirs, tolerance))
+      growth = growthOf(gapsByStep(ours, theirs, seen.tolerance))
       if (growth !== undefined) break
     }
     if (growth === undefined) return undefined

@@ -9,6 +9,7 @@ import { Machine } from "../../core/machine/machine.ts"
 import { collective } from "../../core/machine/op.ts"
 import type { Dtype, TensorData } from "../../core/machine/tensor.ts"
 import { kernels } from "../../core/kernels/catalogue.ts"
+import { sumsOf } from "../../exec/backend.ts"
 import { localWorld } from "../../exec/bench.ts"
 import { execute } from "../../exec/execute.ts"
 import { placeIn, transportIn } from "../../exec/job/environment.ts"
@@ -60,8 +61,7 @@ const casesAmong = (ranks: number): ReadonlyArray<Case> => {
 const toleranceOf = ({ call: { kernel, members, perMember }, dtype, values }: Case): number => {
   const reduces = kernel.name === "all_reduce" || kernel.name === "reduce_scatter"
   const wire = String(perMember[0]!.attributes["wire"] ?? "")
-  const byNccl =
-    process.env["TANDEM_CUDA_NCCL_SUMS"] === "0" ? ["float32"] : ["float32", "float16", "bfloat16"]
+  const byNccl = sumsOf(options.backend, true) === "once" ? ["float32"] : ["float32", "float16", "bfloat16"]
   if (options.backend !== "cuda" || !reduces || members.length < 3 || !byNccl.includes(dtype)) return 0
   const counts = String(perMember[0]!.attributes["counts"] ?? "").split(",")
   if (!["", dtype, "float32"].includes(wire) || new Set(counts).size > 1) return 0

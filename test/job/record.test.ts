@@ -1,6 +1,6 @@
 // exec agree through the command line: over processes, kept in a folder, and compared from there; and folders that will not do.
 import { spawnSync } from "node:child_process"
-import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
@@ -36,7 +36,7 @@ const agreeEach = (scenario: string, options: ReadonlyArray<ReadonlyArray<string
   execEach(options.map((one) => ["agree", `scenarios/agree/${scenario}.yaml`, ...one]))
 
 describeNative("exec agree", () => {
-  it("runs each rank in a process, keeps the run, and compares it from its folder", () => {
+  it("runs each rank in a process, keeps the run, and compares it from its folder", async () => {
     const kept = path.join(folder, "kept")
     const first = agree("moe-training", "--processes", "4", "--set", "steps=1", "--record", kept, "--json")
     expect(first.status, first.stderr).toBe(0)
@@ -50,6 +50,16 @@ describeNative("exec agree", () => {
       firstDisagreement: null,
       warnings: [expect.stringMatching(/^links have no effect between processes/u)]
     })
+    const about = JSON.parse(readFileSync(path.join(kept, "run.json"), "utf8")) as Record<string, unknown>
+    const sumsIn = async (where: string) =>
+      (await Effect.runPromise(readRecord(where, about as unknown as Parameters<typeof readRecord>[1]))).sums
+    expect(await sumsIn(kept)).toBe("once")
+    // One that does not say, as of versions before.
+    const silent = path.join(folder, "silent")
+    cpSync(kept, silent, { recursive: true })
+    const { sums: _, sha256: __, ...rest } = about
+    writeFileSync(path.join(silent, "run.json"), JSON.stringify(rest))
+    expect(await sumsIn(silent)).toBe("each")
     const damaged = path.join(folder, "damaged")
     cpSync(kept, damaged, { recursive: true })
     writeFileSync(path.join(damaged, "journal.arrow"), "ARROW1")
@@ -139,6 +149,9 @@ it("refuses a record that says wrongly of what it is, by the field", async () =>
   }
   const changed = (change: object) => refusal(JSON.stringify({ ...good, ...change }))
   expect(await changed({})).toContain("journal.arrow")
+  expect(await changed({ sums: "twice" })).toContain(
+    `${file}: sums: "twice" is not accepted; expected once or each`
+  )
   expect(await changed({ makespanSeconds: -1 })).toContain(
     `${file}: makespanSeconds: -1 is not accepted; expected a number, at least 0`
   )

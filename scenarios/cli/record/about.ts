@@ -27,6 +27,8 @@ const About = Schema.Struct({
   makespanSeconds: Amount,
   clockErrorSeconds: Amount,
   realLinks: Schema.Boolean,
+  /** How sums over members in 16 bits were rounded; versions before did not say. */
+  sums: Schema.optionalKey(Schema.Literals(["once", "each"])),
   peakBytes: Schema.Array(Schema.Struct({ rank: Count, bytes: Bytes })),
   /** Null for a memory without bounds. */
   capacityBytes: Schema.Struct({
