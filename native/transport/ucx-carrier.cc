@@ -33,21 +33,10 @@ uint64_t tagOf(int from, uint32_t ticket) { return static_cast<uint64_t>(from) <
 
 }  // namespace
 
-struct UcxCarrier::Way {
-  explicit Way(const ucx::Library& ucx) : ucx(ucx) {}
-  ~Way() {
-    if (worker != nullptr) ucx.ucp_worker_destroy(worker);
-    if (context != nullptr) ucx.ucp_cleanup(context);
-  }
-  const ucx::Library& ucx;
-  ucx::Context context = nullptr;
-  ucx::Worker worker = nullptr;
-};
-
 struct UcxCarrier::End {
   UcxCarrier* carrier = nullptr;
   int peer = -1;
-  Way* way = nullptr;
+  ucx::Way* way = nullptr;
   ucx::Endpoint endpoint = nullptr;
   std::atomic<bool> failed{false};
   /** How, in UCX's words; written before `failed`. */
@@ -75,12 +64,13 @@ struct UcxCarrier::Message {
 UcxCarrier::UcxCarrier(Owner& owner, int rank, int size, const std::string& host)
     : Carrier(size), ucx_(ucx::library()), owner_(owner), rank_(rank), onTrial_(static_cast<size_t>(size), 0) {
   if (!ucx_.missing.empty()) throw NoUcx(ucx_.missing);
+  const auto opened = [&](const ucx::Settings& settings) { return std::make_unique<ucx::Way>(ucx_, settings, onTrial_.size()); };
   if (ucx::mayShareMemory()) {
-    near_ = open(ucx::settingsOfMemory());
-    address_.near = addressOf(*near_);
+    near_ = opened(ucx::settingsOfMemory());
+    address_.near = near_->address();
   }
-  far_ = open(ucx::settingsOfNetwork(host));
-  address_.far = addressOf(*far_);
+  far_ = opened(ucx::settingsOfNetwork(host));
+  address_.far = far_->address();
   epoll_ = Fd(::epoll_create1(EPOLL_CLOEXEC));
   wake_ = Fd(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
   if (epoll_.get() < 0 || wake_.get() < 0) throw NoUcx(std::string("no event queue: ") + std::strerror(errno));
@@ -88,55 +78,14 @@ UcxCarrier::UcxCarrier(Owner& owner, int rank, int size, const std::string& host
   event.events = EPOLLIN;
   event.data.fd = wake_.get();
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event);
-  for (const Way* way : {near_.get(), far_.get()}) {
+  for (const ucx::Way* way : {near_.get(), far_.get()}) {
     if (way == nullptr) continue;
     int fd = -1;
-    const ucx::Status status = ucx_.ucp_worker_get_efd(way->worker, &fd);
+    const ucx::Status status = ucx_.ucp_worker_get_efd(way->worker(), &fd);
     if (status != ucx::statusOk) throw NoUcx(std::string("UCX has no events: ") + ucx_.ucs_status_string(status));
     event.data.fd = fd;
     ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event);
   }
-}
-
-std::unique_ptr<UcxCarrier::Way> UcxCarrier::open(const ucx::Settings& settings) const {
-  const auto must = [&](ucx::Status status, const std::string& what) {
-    if (status != ucx::statusOk) throw NoUcx("UCX " + ucx_.version + ", " + what + ": " + ucx_.ucs_status_string(status));
-  };
-  auto way = std::make_unique<Way>(ucx_);
-  ucx::Config config = nullptr;
-  must(ucx_.ucp_config_read(nullptr, nullptr, &config), "its configuration");
-  ucx::Status status = ucx::statusOk;
-  std::string what = "its context";
-  for (const auto& [name, value] : settings) {
-    if (status != ucx::statusOk) break;
-    status = ucx_.ucp_config_modify(config, name.c_str(), value.c_str());
-    if (status != ucx::statusOk) what = "UCX_" + name + "=" + value;
-  }
-  if (status == ucx::statusOk) {
-    ucx::Parameters parameters;
-    parameters.fields = ucx::Parameters::hasFeatures | ucx::Parameters::hasEndpoints;
-    parameters.features = ucx::Parameters::featureTag | ucx::Parameters::featureWakeup;
-    parameters.estimatedEndpoints = onTrial_.size();
-    status = ucx_.ucp_init_version(ucx::interfaceMajor, ucx::interfaceMinor, &parameters, config, &way->context);
-  }
-  ucx_.ucp_config_release(config);
-  must(status, what);
-  ucx::WorkerParameters parameters;
-  parameters.fields = ucx::WorkerParameters::hasThreadMode | ucx::WorkerParameters::hasFlags;
-  parameters.threadMode = ucx::WorkerParameters::serialized;
-  parameters.flags = ucx::WorkerParameters::ignoreRequestLeak;
-  must(ucx_.ucp_worker_create(way->context, &parameters, &way->worker), "its worker");
-  return way;
-}
-
-std::string UcxCarrier::addressOf(const Way& way) const {
-  ucx::WorkerAddress address = nullptr;
-  size_t length = 0;
-  const ucx::Status status = ucx_.ucp_worker_get_address(way.worker, &address, &length);
-  if (status != ucx::statusOk) throw NoUcx(std::string("UCX has no address: ") + ucx_.ucs_status_string(status));
-  std::string bytes(reinterpret_cast<const char*>(address), length);
-  ucx_.ucp_worker_release_address(way.worker, address);
-  return bytes;
 }
 
 void UcxCarrier::makeEnd(int peer, const Peer& to) {
@@ -153,7 +102,7 @@ void UcxCarrier::makeEnd(int peer, const Peer& to) {
   parameters.errorMode = to.near ? ucx::EndpointParameters::errorsNone : ucx::EndpointParameters::errorsOfPeer;
   parameters.onError = onError;
   parameters.onErrorArgument = end.get();
-  const ucx::Status status = ucx_.ucp_ep_create(end->way->worker, &parameters, &end->endpoint);
+  const ucx::Status status = ucx_.ucp_ep_create(end->way->worker(), &parameters, &end->endpoint);
   if (status != ucx::statusOk) {
     throw NoUcx("UCX " + ucx_.version + " has no way to rank " + std::to_string(peer) + ": " + ucx_.ucs_status_string(status));
   }
@@ -225,6 +174,9 @@ UcxCarrier::~UcxCarrier() {
   halt();
   if (thread_.joinable()) thread_.join();
   over_ = true;
+  // UCX ends the process (an assertion, in 1.13) where it destroys an end through shared memory whose copy to or from another process
+  // has not ended, and with one that is gone or stopped none ever does: such a way is left as it is.
+  if (near_ && hasUnderWay(*near_)) near_->leave();
   near_.reset();
   far_.reset();
   for (Message* message : open_) delete message;
@@ -302,15 +254,15 @@ void UcxCarrier::run() {
 
 bool UcxCarrier::progress() const {
   unsigned moved = 0;
-  if (near_) moved += ucx_.ucp_worker_progress(near_->worker);
-  moved += ucx_.ucp_worker_progress(far_->worker);
+  if (near_) moved += ucx_.ucp_worker_progress(near_->worker());
+  moved += ucx_.ucp_worker_progress(far_->worker());
   return moved > 0;
 }
 
 /** Until UCX has something to do, or somebody here. */
 void UcxCarrier::sleep() {
-  for (const Way* way : {near_.get(), far_.get()}) {
-    if (way != nullptr && ucx_.ucp_worker_arm(way->worker) == ucx::statusBusy) return;
+  for (const ucx::Way* way : {near_.get(), far_.get()}) {
+    if (way != nullptr && ucx_.ucp_worker_arm(way->worker()) == ucx::statusBusy) return;
   }
   epoll_event events[4];
   const int count = ::epoll_wait(epoll_.get(), events, 4, 500);
@@ -371,7 +323,7 @@ void UcxCarrier::begin(Message* message) {
     parameters.callback.received = onReceived;
     beginning_ = message;
     const Incoming& in = *message->incoming;
-    begun = ucx_.ucp_tag_recv_nbx(end.way->worker, in.data, in.bytes, tagOf(end.peer, message->ticket), UINT64_MAX, &parameters);
+    begun = ucx_.ucp_tag_recv_nbx(end.way->worker(), in.data, in.bytes, tagOf(end.peer, message->ticket), UINT64_MAX, &parameters);
   }
   beginning_ = nullptr;
   if (begun == nullptr || ucx::isError(begun)) {
@@ -452,8 +404,14 @@ void UcxCarrier::broke(End& end, const std::string& how) {
   if (!over_ && !halting_ && !trying_) owner_.cutOff(end.peer, "has gone away: UCX: " + how);
 }
 
+/** Whether UCX has messages of a way that have not come to their end. */
+bool UcxCarrier::hasUnderWay(const ucx::Way& way) const {
+  return std::any_of(open_.begin(), open_.end(),
+                     [&](const Message* message) { return message->end->way == &way && message->request != nullptr; });
+}
+
 /** Closes all ends of a way, and waits for a while until that is done. */
-void UcxCarrier::closeEnds(bool byForce, Way& way) {
+void UcxCarrier::closeEnds(bool byForce, ucx::Way& way) {
   std::vector<void*> closing;
   for (const auto& end : ends_) {
     if (!end || end->way != &way || end->endpoint == nullptr) continue;
@@ -472,13 +430,10 @@ void UcxCarrier::closeEnds(bool byForce, Way& way) {
     for (void* one : closing) {
       if (ucx_.ucp_request_check_status(one) == ucx::statusInProgress) return true;
     }
-    if (!byForce) return false;
-    return std::any_of(open_.begin(), open_.end(), [&](const Message* message) {
-      return message->end->way == &way && message->request != nullptr;
-    });
+    return byForce && hasUnderWay(way);
   };
   while (isOpen() && Clock::now() < until) {
-    if (ucx_.ucp_worker_progress(way.worker) == 0) ::usleep(100);
+    if (ucx_.ucp_worker_progress(way.worker()) == 0) ::usleep(100);
   }
   for (void* one : closing) ucx_.ucp_request_free(one);
 }
@@ -488,7 +443,7 @@ void UcxCarrier::stop() {
   // Through shared memory only this thread reads and writes, and it does no more.
   for (Message* message : std::vector<Message*>(open_.begin(), open_.end())) {
     if (message->end->way == far_.get() && message->incoming && message->request != nullptr) {
-      ucx_.ucp_request_cancel(far_->worker, message->request);
+      ucx_.ucp_request_cancel(far_->worker(), message->request);
     }
   }
   closeEnds(true, *far_);

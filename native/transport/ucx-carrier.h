@@ -6,7 +6,6 @@
 #include <deque>
 #include <memory>
 #include <mutex>
-#include <stdexcept>
 #include <string>
 #include <thread>
 #include <unordered_set>
@@ -15,16 +14,10 @@
 #include "carrier.h"
 #include "fd.h"
 #include "ucx-api.h"
-#include "ucx-settings.h"
+#include "ucx-way.h"
 #include "until.h"
 
 namespace tandem {
-
-/** UCX cannot be used; the message says why. */
-class NoUcx : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
 
 /** Where a rank is, in words of UCX. */
 struct UcxAddress {
@@ -62,12 +55,8 @@ class UcxCarrier : public Carrier {
 
  private:
   struct Message;
-  /** A context of UCX and its worker: of shared memory alone, or of everything. */
-  struct Way;
   struct End;
 
-  std::unique_ptr<Way> open(const ucx::Settings& settings) const;
-  std::string addressOf(const Way& way) const;
   void makeEnd(int peer, const Peer& to);
   void sendOnTrial(int peer);
   const End* brokenEnd() const;
@@ -80,7 +69,8 @@ class UcxCarrier : public Carrier {
   void broke(End& end, const std::string& how);
   bool progress() const;
   void sleep();
-  void closeEnds(bool byForce, Way& way);
+  bool hasUnderWay(const ucx::Way& way) const;
+  void closeEnds(bool byForce, ucx::Way& way);
   void stop();
   void poke() const;
 
@@ -92,8 +82,9 @@ class UcxCarrier : public Carrier {
   Owner& owner_;
   const int rank_;
   UcxAddress address_;
-  std::unique_ptr<Way> near_;
-  std::unique_ptr<Way> far_;
+  /** Of shared memory alone, and of everything. */
+  std::unique_ptr<ucx::Way> near_;
+  std::unique_ptr<ucx::Way> far_;
   std::vector<std::unique_ptr<End>> ends_;
   Fd epoll_;
   Fd wake_;

@@ -52,6 +52,32 @@ class Listener : public Carrier::Owner {
   std::string said_;
 };
 
+/** Two ranks of this process that have connected. */
+struct Two {
+  explicit Two(bool near) : first(of[0], 0, 2, "127.0.0.1"), second(of[1], 1, 2, "127.0.0.1") {
+    const std::vector<UcxCarrier::Peer> peers = {{first.address(), near}, {second.address(), near}};
+    std::thread other([&] { second.connect(peers, 10); });
+    first.connect(peers, 10);
+    other.join();
+    first.start();
+    second.start();
+  }
+  /** From the first to the second. */
+  void move(uint32_t ticket, const std::vector<char>& from, std::vector<char>& to) {
+    second.receive(0, {1, ticket, 0}, ticket, std::make_shared<Incoming>(nullptr, to.data(), to.size(), 0));
+    first.send(1, {1, ticket, 0}, ticket, std::make_shared<Outgoing>(nullptr, from.data(), from.size(), 0));
+  }
+  void halt() {
+    first.halt();
+    second.halt();
+    for (int waits = 0; waits < 500 && !(first.isHalted() && second.isHalted()); waits++) ::usleep(10'000);
+    check(first.isHalted() && second.isHalted(), "both come to rest");
+  }
+  Listener of[2];
+  UcxCarrier first;
+  UcxCarrier second;
+};
+
 /** A message of another length than awaited is not taken for it. */
 void lengths(bool near) {
   struct Case {
@@ -63,27 +89,34 @@ void lengths(bool near) {
   for (const Case& one : {Case{60, 100, "refused rank 0 sent 60 B where 100 B were awaited"},
                           Case{large / 2, large, "refused rank 0 sent 2097152 B where 4194304 B were awaited"},
                           Case{100, 60, "rank 0 has gone away: UCX: Message truncated"}, Case{large, large, "received"}}) {
-    Listener of[2];
-    UcxCarrier first(of[0], 0, 2, "127.0.0.1");
-    UcxCarrier second(of[1], 1, 2, "127.0.0.1");
-    const std::vector<UcxCarrier::Peer> peers = {{first.address(), near}, {second.address(), near}};
-    std::thread other([&] { second.connect(peers, 10); });
-    first.connect(peers, 10);
-    other.join();
-    first.start();
-    second.start();
+    Two two(near);
     const std::vector<char> from(one.sent, 'd');
     std::vector<char> to(one.awaited, '-');
-    second.receive(0, {1, 1, 0}, 5, std::make_shared<Incoming>(nullptr, to.data(), to.size(), 0));
-    first.send(1, {1, 1, 0}, 5, std::make_shared<Outgoing>(nullptr, from.data(), from.size(), 0));
-    const std::string said = of[1].first();
+    two.move(5, from, to);
+    const std::string said = two.of[1].first();
     check(said == one.says, std::to_string(one.sent) + " B for " + std::to_string(one.awaited) + ": " + said);
     check(one.sent != one.awaited || to.back() == 'd', "what is received is there");
-    first.halt();
-    second.halt();
-    for (int waits = 0; waits < 500 && !(first.isHalted() && second.isHalted()); waits++) ::usleep(10'000);
-    check(first.isHalted() && second.isHalted(), "both come to rest");
+    two.halt();
   }
+}
+
+/** Ranks that come to rest amid what they move, and go away. */
+void amidMessages(bool near) {
+  constexpr size_t messages = 8;
+  const std::vector<char> from(size_t{8} << 20, 'd');
+  std::vector<std::vector<char>> to(messages, std::vector<char>(from.size(), '-'));
+  size_t amid = 0;
+  for (int turn = 0; turn < 10; turn++) {
+    for (auto& one : to) one.back() = '-';
+    {
+      Two two(near);
+      for (uint32_t i = 0; i < messages; i++) two.move(i, from, to[i]);
+      ::usleep(static_cast<unsigned>(turn) * 500);
+      two.halt();
+    }
+    if (to[messages - 1].back() != 'd') amid++;
+  }
+  check(amid >= 3, "rests amid messages: " + std::to_string(amid));
 }
 
 /** Where a way breaks on trial, whoever waits is told at once. */
@@ -210,6 +243,8 @@ void tandem::overUcx() {
   }
   lengths(true);
   lengths(false);
+  amidMessages(true);
+  amidMessages(false);
   brokenTrial();
   silentTrial();
 }
