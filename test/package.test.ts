@@ -69,7 +69,7 @@ beforeAll(() => {
   npm(consumer, "install", "--offline", "--no-save", "--no-audit", "--no-fund", join(folder, tarball!))
   mkdirSync(join(consumer, "node_modules", "@types"))
   link("@types/node")
-}, 120_000)
+})
 
 afterAll(() => {
   rmSync(folder, { recursive: true, force: true })

@@ -78,6 +78,15 @@ describe("what commands write", () => {
   const saved = path.join(here, "study.json")
   const timeline = path.join(here, "timeline.json")
   const run = path.join(here, "run.json")
+  /** Runs the study, once for all tests that look at what it wrote. */
+  let studied = false
+  const study = (): void => {
+    if (studied) return
+    const { status, stdout, stderr } = sim("study", scenario, "--out", out, "--json")
+    expect(status, stderr).toBe(0)
+    fs.writeFileSync(saved, stdout)
+    studied = true
+  }
 
   it("is compared, what a search found for each target by value and target", () => {
     const [file, study] = [path.join(here, "search.yaml"), path.join(here, "search.json")]
@@ -104,9 +113,7 @@ describe("what commands write", () => {
   })
 
   it("is compared, points that cannot run with their reasons and without numbers", () => {
-    const { status, stdout, stderr } = sim("study", scenario, "--out", out, "--json")
-    expect(status, stderr).toBe(0)
-    fs.writeFileSync(saved, stdout)
+    study()
     const files = [path.join(out, "study.arrow"), saved]
     const all = simEach(files.flatMap((file) => [[], ["--json"]].map((more) => ["compare", file, ...more])))
     expect(all).toHaveLength(4)
@@ -137,6 +144,7 @@ describe("what commands write", () => {
   })
 
   it("is known to sim doctor, with what goes on with it", () => {
+    study()
     const ran = sim("run", scenario, "--set", "memory.device=1GB", "--timeline", timeline, "--json")
     expect(ran.status, ran.stderr).toBe(0)
     fs.writeFileSync(run, ran.stdout)
@@ -150,7 +158,7 @@ describe("what commands write", () => {
     expect(all).toHaveLength(files.length)
     for (const [at, { status, stdout, stderr }] of all.entries()) {
       const [file, kind, how] = files[at]!
-      expect(status, stderr).toBe(0)
+      expect(status, `${file}: ${stderr}`).toBe(0)
       const told = JSON.parse(stdout) as { readonly kind: string; readonly uses: unknown }
       expect(told.kind, file).toBe(kind)
       expect(JSON.stringify(told.uses), file).toContain(how)

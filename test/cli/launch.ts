@@ -28,22 +28,32 @@ const launched =
 export const sim = launched("sim")
 export const exec = launched("exec")
 
-/** Of each of several command lines, in one process that starts once for all. */
+/** Of each of several command lines, in one process that starts once for all. Throws where that does not come to its end. */
 const each = (command: "sim" | "exec", lines: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<Ended> => {
-  const { stdout, stderr } = spawnSync(process.execPath, [path.join(root, "test/cli/several.ts"), command], {
+  const child = spawnSync(process.execPath, [path.join(root, "test/cli/several.ts"), command], {
     cwd: root,
     encoding: "utf8",
-    input: JSON.stringify(lines)
+    input: JSON.stringify(lines),
+    // More than that ends the child: what is printed is small beside it.
+    maxBuffer: 1 << 28
   })
   // What each wrote ends with a zero, on standard error with the exit code before it.
-  const out = stdout.split("\0")
-  return stderr
-    .split("\0")
-    .slice(0, -1)
-    .map((text, at) => {
-      const [, err, status] = /^(.*?)(\d+)$/su.exec(text)!
-      return { status: Number(status), stdout: out[at]!, stderr: err! }
-    })
+  const out = child.stdout.split("\0")
+  const err = child.stderr.split("\0")
+  const [done, rest] = [err.slice(0, -1), err.at(-1)!]
+  if (child.error !== undefined || child.status !== 0 || done.length !== lines.length) {
+    const next = lines[done.length]
+    const how = child.signal === null ? `with ${child.status}` : `by ${child.signal}`
+    const where = next === undefined ? "after the last" : `in "${next.join(" ")}"`
+    throw new Error(
+      `the process of ${lines.length} command lines of ${command} ended ${how} ${where}` +
+        `${child.error === undefined ? "" : ` (${child.error.message})`}; it wrote ${rest}`
+    )
+  }
+  return done.map((text, at) => {
+    const [, told, status] = /^(.*?)(\d+)$/su.exec(text)!
+    return { status: Number(status), stdout: out[at]!, stderr: told! }
+  })
 }
 
 export const simEach = (lines: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<Ended> =>

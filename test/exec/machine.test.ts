@@ -285,13 +285,13 @@ describeNative("the executor", () => {
         expect(machine.ready(y)).toBe(true)
         return times
       }),
-      slowly(0.2)
+      slowly(0.6)
     )
     const times = ranks[0]!.value
     // Ends of steps 0 and 1 wait for nothing, that of step 2 for step 0, that of step 3 for step 1.
-    expect(times[1]).toBeLessThan(0.2)
-    expect(times[2]).toBeGreaterThanOrEqual(0.2)
-    expect(times[3]).toBeGreaterThanOrEqual(0.4)
+    expect(times[1]).toBeLessThan(0.6)
+    expect(times[2]).toBeGreaterThanOrEqual(0.6)
+    expect(times[3]).toBeGreaterThanOrEqual(1.2)
   })
 
   it("starts all ranks together, however long one takes to build its model", async () => {
@@ -302,13 +302,13 @@ describeNative("the executor", () => {
         const { rank } = machine
         const x = yield* machine.alloc(vector("x"))
         machine.submit(launch("first", kernels.copy, Lane.compute, [x], [x]))
-        if (rank === 1) yield* Effect.sleep(300)
+        if (rank === 1) yield* Effect.sleep(1500)
         machine.submit(launch("second", kernels.copy, Lane.compute, [x], [x]))
         yield* machine.drain
       }),
       { record: true }
     )
-    expect(Math.max(...timeline!.startSeconds)).toBeLessThan(0.25)
+    expect(Math.max(...timeline!.startSeconds)).toBeLessThan(1)
     expect(Math.min(...timeline!.startSeconds)).toBeGreaterThanOrEqual(0)
   })
 

@@ -9,7 +9,9 @@ export interface Member {
   readonly child: ChildProcess
   /** Lines so far. */
   readonly lines: Array<unknown>
-  /** The last line, when it has ended. */
+  /** When there is a first line. Fails where it ended without one. */
+  readonly begun: Promise<unknown>
+  /** The last line, when it has ended with that: by itself, and as well as the line says (joined.ts). Fails where it ended otherwise. */
   readonly end: Promise<unknown>
 }
 
@@ -50,24 +52,42 @@ export const startMembers = async (options: JobOptions): Promise<ReadonlyArray<M
       ...variablesOf(rank, size, master, port, secret),
       TANDEM_TRANSPORT: transport
     }
-    return listenedTo(start(rank, command, env))
+    return listenedTo(rank, start(rank, command, env))
   })
 }
 
-const listenedTo = (child: ChildProcess): Member => {
+const listenedTo = (rank: number, child: ChildProcess): Member => {
   const lines: Array<unknown> = []
   let text = ""
+  const begun = Promise.withResolvers<unknown>()
+  const end = Promise.withResolvers<unknown>()
   child.stdout!.on("data", (more) => {
     text += String(more)
     for (let end = text.indexOf("\n"); end >= 0; end = text.indexOf("\n")) {
       lines.push(JSON.parse(text.slice(0, end)))
       text = text.slice(end + 1)
+      begun.resolve(lines[0])
     }
   })
-  return { child, lines, end: new Promise((resolve) => child.on("close", () => resolve(lines.at(-1)))) }
+  const failed = (error: Error): void => {
+    begun.reject(error)
+    end.reject(error)
+  }
+  child.on("error", failed)
+  child.on("close", (code, signal) => {
+    const last = lines.at(-1)
+    const isFailure = typeof last === "object" && last !== null && "failed" in last
+    if (lines.length > 0 && code === (isFailure ? 1 : 0)) return end.resolve(last)
+    const how = signal === null ? `with ${code}` : `by ${signal}`
+    const said = lines.length === 0 ? "nothing" : JSON.stringify(last)
+    failed(new Error(`rank ${rank} ended ${how}, having said ${said}`))
+  })
+  // Of one that is ended on purpose nobody asks.
+  for (const { promise } of [begun, end]) promise.catch(() => {})
+  return { child, lines, begun: begun.promise, end: end.promise }
 }
 
-/** All have said something. */
+/** All have said something. Fails where one has ended before it did. */
 export const begun = async (members: ReadonlyArray<Member>): Promise<void> => {
-  while (members.some(({ lines }) => lines.length === 0)) await new Promise((go) => setTimeout(go, 20))
+  await Promise.all(members.map((member) => member.begun))
 }

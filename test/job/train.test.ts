@@ -57,6 +57,18 @@ const ended = (child: ChildProcess): Promise<Ended> => {
   return new Promise((resolve) => child.on("close", (code) => resolve({ code, text })))
 }
 
+/** When it has said that on standard error. Fails where it ends before. */
+const saying = (child: ChildProcess, words: string): Promise<void> => {
+  let text = ""
+  return new Promise((resolve, reject) => {
+    child.stderr!.on("data", (more) => {
+      text += String(more)
+      if (text.includes(words)) resolve()
+    })
+    child.on("close", (code, signal) => reject(new Error(`ended with ${code ?? signal}: ${text}`)))
+  })
+}
+
 describeNative("exec train over processes", () => {
   it.each([
     ["s-sgd", []],
@@ -111,7 +123,7 @@ describeNative("exec train over processes", () => {
       expect([code, other.code], text).toEqual([130, 130])
     }
     expect(JSON.parse(readFileSync(out, "utf8"))).toMatchObject({ steps: 10_000_000, peakBytes: null })
-  }, 200_000)
+  })
 
   it("joins processes that a launcher has started, and refuses a job of another size", async () => {
     const port = await freePort()
@@ -242,15 +254,14 @@ describeNative("exec train over processes", () => {
       command("--steps", "100000", "--set", "world.ranks=3", "--processes", "3"),
       { cwd: root, env: endsWithParent, stdio: ["ignore", "ignore", "pipe"] }
     )
-    children.push(child)
-    let text = ""
-    child.stderr!.on("data", (more) => (text += String(more)))
-    while (!text.includes("a job of 3 processes")) await new Promise((go) => setTimeout(go, 50))
-    await new Promise((go) => setTimeout(go, 1000))
+    const end = ended(child)
+    await saying(child, "a job of 3 processes")
+    await sleep(1000)
     const killedAt = performance.now()
     process.kill(childrenOf(child.pid!)[1]!, "SIGKILL")
-    const code = await new Promise((resolve) => child.on("close", resolve))
-    expect(performance.now() - killedAt).toBeLessThan(15_000)
+    const { code, text } = await end
+    // They hear of it within 10 s, and then end.
+    expect(performance.now() - killedAt).toBeLessThan(20_000)
     expect(code).not.toBe(0)
     expect(text).toContain("[1] ended by SIGKILL")
     // Each of the others says whom it has lost.
@@ -264,9 +275,7 @@ describeNative("exec train over processes", () => {
     const args = command("--steps", "100000", "--set", "world.ranks=3", "--processes", "3")
     const child = spawn(process.execPath, args, { cwd: root, stdio: ["ignore", "ignore", "pipe"] })
     children.push(child)
-    let text = ""
-    child.stderr!.on("data", (more) => (text += String(more)))
-    while (!text.includes("a job of 3 processes")) await sleep(50)
+    await saying(child, "a job of 3 processes")
     const ranks = childrenOf(child.pid!)
     expect(ranks).toHaveLength(3)
     try {

@@ -101,5 +101,5 @@ describe.each(tasks)("%s", (task) => {
       if (!differ && ![...a.warnings, ...b.warnings].some((warning) => names(warning, field))) dead.push(knob)
     }
     expect(dead).toEqual([])
-  }, 240_000)
+  })
 })
