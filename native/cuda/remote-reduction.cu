@@ -73,6 +73,22 @@ RemoteTask::Body RemoteTask::reduceOnOwn(const std::vector<Spans>& sends, const 
   };
 }
 
+/**
+ * Everybody's bytes, one member's behind another's. Two exchange them: a ring of NCCL's would hand on a chunk only when the last one
+ * has come, which over a link that takes time is slower by that time for each, and between two saves nothing.
+ */
+void RemoteTask::gatherEqual(const NcclCalls& calls, char* at, int64_t each) const {
+  if (each == 0) return;
+  char* const own = at + each * static_cast<int64_t>(own_);
+  if (members_ != 2) {
+    calls.allGather(own, at, each);
+    return;
+  }
+  const size_t other = 1 - own_;
+  calls.send(own, each, static_cast<int>(other));
+  calls.receive(at + each * static_cast<int64_t>(other), each, static_cast<int>(other));
+}
+
 /** The same of all values: everybody gets everything, and adds for itself. */
 RemoteTask::Body RemoteTask::reduceEverything(double over) const {
   const Message out(inputs_, allOf(inputs_), encodings_);
@@ -81,11 +97,8 @@ RemoteTask::Body RemoteTask::reduceEverything(double over) const {
     const Scales scales(launch, inputs_, encodings_);
     const int64_t each = aligned(sums.bytes());
     const Scratch scratch(launch, static_cast<size_t>(each) * members_);
-    void* const own = scratch.as<char>(static_cast<size_t>(each) * own_);
-    out.pack(launch, own, scales.data);
-    this->launch(launch, [&](const NcclCalls& calls) {
-      if (each > 0) calls.allGather(own, scratch.as<void>(), each);
-    });
+    out.pack(launch, scratch.as<char>(static_cast<size_t>(each) * own_), scales.data);
+    this->launch(launch, [&](const NcclCalls& calls) { gatherEqual(calls, scratch.as<char>(), each); });
     sums.add(launch, scratch.as<char>(), static_cast<int64_t>(members_), over);
   };
 }
@@ -167,9 +180,7 @@ RemoteTask::Body RemoteTask::gatherShares(const std::vector<Spans>& shares, cons
     const Scratch scratch(launch, static_cast<size_t>(most) * members_);
     const auto at = [&](size_t member) { return scratch.as<char>(static_cast<size_t>(most) * member); };
     parts[own_].pack(launch, at(own_), nullptr);
-    this->launch(launch, [&](const NcclCalls& calls) {
-      if (most > 0) calls.allGather(at(own_), scratch.as<void>(), most);
-    });
+    this->launch(launch, [&](const NcclCalls& calls) { gatherEqual(calls, scratch.as<char>(), most); });
     for (size_t member = 0; member < members_; member++) {
       if (member != own_) parts[member].unpack(launch, at(member));
     }

@@ -61,6 +61,7 @@ class RemoteTask : public CudaTask {
   Body reduceOnOwn(const std::vector<Spans>& sends, const Spans& own, double over) const;
   Body gatherShares(const std::vector<Spans>& shares, const std::vector<Encoding>& encodings) const;
   Body reduceEverything(double over) const;
+  void gatherEqual(const NcclCalls& calls, char* at, int64_t each) const;
   bool reducedByNccl() const;
   Body reduceByNccl(bool scatters, double over) const;
   Body scatterOneByOne(NcclType type, NcclReduce how) const;
