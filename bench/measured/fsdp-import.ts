@@ -204,7 +204,8 @@ const setOf = (
   how: { readonly waited?: true; readonly measured?: true } = {}
 ): ReadonlyArray<string> => {
   const profiled = `model.profile=${named(mode === "fsdp" ? `${model}-16` : model)}`
-  const base = [profiled, `activations.of=${architecture[model]}`]
+  // training.py takes the loss alone of what the model returns.
+  const base = [profiled, `activations.of=${architecture[model]}`, "activations.output=dropped"]
   if (mode === "local") return [...base, "world={ranks: 1}", "collectives={}", "host=none"]
   const { collectiveSeconds, hookSeconds } = added.get(`${otherOf(model)} ${mode}`)!
   const alone = mode === "fsdp" ? "local16" : "local"

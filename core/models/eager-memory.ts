@@ -10,6 +10,21 @@ import { recomputesBlocks, type Recompute } from "./recompute.ts"
  */
 export type EagerPrecision = "autocast" | "eager"
 
+/**
+ * Whether the training loop holds what the head made through the backward pass: `outputs = model(...)`, and then
+ * `outputs.loss.backward()`, does, and `model(...).loss.backward()` does not.
+ */
+export const outputChoices = ["held", "dropped"] as const
+type Output = (typeof outputChoices)[number]
+
+interface EagerSettings {
+  readonly precision: EagerPrecision
+  /** Default: nothing. */
+  readonly recompute?: Recompute
+  /** Default: held. */
+  readonly output?: Output
+}
+
 /** Bytes of one layer. */
 export interface SavedBytes {
   /** From its forward pass to its backward pass. */
@@ -20,16 +35,18 @@ export interface SavedBytes {
 
 const wide = 4
 const narrow = 2
-/** Of logits: as the head made them, in float32, their log-softmax, and its gradient, which the backward pass begins with. */
-const lossBytes = narrow + 3 * wide
+/**
+ * Of a logit in float32, when the backward pass begins: its log-softmax, and the gradients of the loss by that and by the logit itself.
+ * So PyTorch's allocator had it in a step of a Llama under FSDP2 (docs/sharding.md).
+ */
+const lossBytes = 3 * wide
 
 const rowsOf = ({ shape }: Operand): number => shape.slice(0, -1).reduce((rows, extent) => rows * extent, 1)
 
 /** Bytes that each layer keeps, in forward order. With `recompute: block` a block keeps what goes into it, in its first layer. */
 export const eagerSavedBytes = (
   { layers }: LayerGraph,
-  precision: EagerPrecision,
-  recompute: Recompute
+  { precision, recompute = "none", output = "held" }: EagerSettings
 ): ReadonlyArray<SavedBytes> => {
   const autocast = precision === "autocast"
   const stream = autocast ? wide : narrow
@@ -77,7 +94,7 @@ export const eagerSavedBytes = (
       case "position_add.forward":
         return 0
       case "softmax_cross_entropy.forward":
-        return lossBytes * x.elements
+        return (lossBytes + (output === "held" ? narrow : 0)) * x.elements
       // What routes and moves tokens keeps what it reads.
       case "topk_gate.forward":
       case "moe_permutation":

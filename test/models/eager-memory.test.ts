@@ -1,5 +1,6 @@
 // What PyTorch keeps for a backward pass, against sums written down by hand from the modules' code; and what is there at the
 // worst moment where gradients come as activations go.
+import * as fs from "node:fs"
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { backwardPeakBytes } from "../../core/algorithms/data-parallel/activations.ts"
@@ -14,6 +15,10 @@ import { llama } from "../../core/models/llama.ts"
 import { mixtral } from "../../core/models/mixtral.ts"
 import { makeWorld, oneRank } from "../../core/world.ts"
 import { unlimited } from "../simulate/simulated.ts"
+
+const recorded = JSON.parse(
+  fs.readFileSync(new URL("../../bench/measured/fsdp-memory-h200.json", import.meta.url), "utf8")
+) as { readonly atPeak: ReadonlyArray<{ readonly place: string; readonly bytes: number }> }
 
 const tokens = 2 * 16
 const llamaGraph = llama({
@@ -31,8 +36,9 @@ const gpt2Graph = gpt2({ layers: 2, width: 64, heads: 4, vocabulary: 100, contex
 
 const kept = (
   graph: typeof gpt2Graph,
-  ...how: readonly ["autocast" | "eager", "none" | "attention" | "block"]
-) => eagerSavedBytes(graph, ...how).reduce((sum, one) => sum + one.kept, 0)
+  precision: "autocast" | "eager",
+  recompute: "none" | "attention" | "block"
+) => eagerSavedBytes(graph, { precision, recompute }).reduce((sum, one) => sum + one.kept, 0)
 
 describe("what autograd keeps", () => {
   it("of a Llama in 16 bits", () => {
@@ -69,7 +75,7 @@ describe("what autograd keeps", () => {
         tied: false
       })
       const at = graph.layers.findIndex(({ name }) => name.endsWith("mlp.experts"))
-      return eagerSavedBytes(graph, precision, "none")[at]!.kept
+      return eagerSavedBytes(graph, { precision })[at]!.kept
     }
     // Only what says which rows are whose grows with them: far less than one expert's weights.
     const weights = 2 * 3 * 64 * 96
@@ -82,6 +88,27 @@ describe("what autograd keeps", () => {
     const norm = 2 * 64 + 8
     const block = 2 * (norm + 2 * 64) + 2 * 3 * 64 + 2 * 64 + 4 * 4 + 4 * 2 * 256 + 2 * 256
     expect(kept(gpt2Graph, "eager", "none")).toBe(tokens * (2 * block + norm + 2 * 64 + 14 * 100))
+  })
+
+  // A step under FSDP2 whose output nobody held: what was there at its peak beside parameters and the optimizer's, and gathered ones.
+  it("of a Llama of 853M is what PyTorch's allocator had (bench/measured/fsdp_memory.py)", () => {
+    const graph = llama({
+      layers: 16,
+      width: 2048,
+      heads: 32,
+      kvHeads: 8,
+      ffnWidth: 5632,
+      vocabulary: 32_000,
+      context: 2048,
+      batch: 4,
+      tied: false
+    })
+    const atPeak = recorded.atPeak.filter(({ place }) => !place.includes("_fsdp"))
+    const measured = atPeak.reduce((sum, { bytes }) => sum + bytes, 0)
+    const bytes = (output: "held" | "dropped") =>
+      eagerSavedBytes(graph, { precision: "eager", output }).reduce((sum, one) => sum + one.kept, 0)
+    expect(Math.abs(bytes("dropped") / measured - 1)).toBeLessThan(0.001)
+    expect(bytes("held") - bytes("dropped")).toBe(2 * 4 * 2048 * 32_000)
   })
 
   it("is less where it is computed again", () => {
@@ -107,7 +134,7 @@ describe("what autograd keeps", () => {
     const norm = 4 * 64 + 2 * 64 + 4
     const block = 2 * norm + 2 * 64 + 2 * (64 + 32 + 32) + 2 * 64 + 4 * 4 + 2 * 64 + 4 * 2 * 96
     const workingOf = (graph: LayerGraph, by: "eager" | "autocast") => {
-      const saved = eagerSavedBytes(graph, by, "block")
+      const saved = eagerSavedBytes(graph, { precision: by, recompute: "block" })
       const own = [...graph.layers.keys()].filter(
         (index) => graph.layers[index]!.block !== graph.layers[index]!.name
       )
@@ -154,7 +181,7 @@ describe("the worst moment of a backward pass", () => {
             }
           )
           const [none, block] = (["none", "block"] as const).map((how) =>
-            backwardPeakBytes(graph, eagerSavedBytes(graph, by, how), { shard })
+            backwardPeakBytes(graph, eagerSavedBytes(graph, { precision: by, recompute: how }), { shard })
           )
           // A norm in 16 bits saves a float32 copy of what goes into it, which without recomputing nobody keeps.
           const input = graph === llamaGraph && by === "eager" ? tokens * 2 * 64 : 0
@@ -163,7 +190,7 @@ describe("the worst moment of a backward pass", () => {
   })
 
   it("is its beginning where activations are large, its end where gradients are", () => {
-    const saved = eagerSavedBytes(llamaGraph, "eager", "none")
+    const saved = eagerSavedBytes(llamaGraph, { precision: "eager" })
     const all = saved.reduce((sum, one) => sum + one.kept, 0)
     const none = saved.map(() => ({ kept: 0, working: 0 }))
     // Nothing was kept: all gradients are there at the end.

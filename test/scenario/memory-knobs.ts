@@ -23,6 +23,9 @@ export const memoryKnobs = (described: string, device: string, profile: string):
     "algorithm=ddp",
     `activations={of: {gpt2: {${whole}, batch: 4}}}`
   ],
+  ["activations.output", "held", "dropped", profile, `activations={of: {gpt2: {${whole}, batch: 4}}}`],
+  ["activations.output", "held", "dropped", described, device, "activations={by: eager}"],
+  ["activations.output", "held", "dropped", described, device, "activations={by: fused}"],
   ["shard.within", "node", "site", "shard={}"],
   ["shard.parameters", "true", "false", "shard={}"],
   ["shard.gradients", "true", "false", "shard={parameters: false}"],

@@ -8,7 +8,7 @@ import { blocksOf } from "../../../core/algorithms/data-parallel/blocks.ts"
 import type { Estimate } from "../../../core/cost/provenance.ts"
 import { withDefault } from "../../../core/fields.ts"
 import { InputError } from "../../../core/input-error.ts"
-import { eagerSavedBytes } from "../../../core/models/eager-memory.ts"
+import { eagerSavedBytes, outputChoices } from "../../../core/models/eager-memory.ts"
 import { parameterCount, sharingLayers, type LayerGraph } from "../../../core/models/layer-graph.ts"
 import { recomputesBlocks, recomputeChoices, type Recompute } from "../../../core/models/recompute.ts"
 import { elementsOf } from "../../../core/machine/tensor.ts"
@@ -30,7 +30,9 @@ export const ActivationSettings = Schema.Struct({
   /** Computed again in the backward pass rather than kept; see `Recompute`. */
   recompute: withDefault(Schema.Literals(recomputeChoices), "none"),
   /** PyTorch DDP's option of that name: gradients lie in its buckets alone, one layer's beside them; else beside all buckets. */
-  gradientAsBucketView: withDefault(Schema.Boolean, false)
+  gradientAsBucketView: withDefault(Schema.Boolean, false),
+  /** Whether the training loop holds the model's output, its logits in 16 bits, through the backward pass; see `Output`. */
+  output: withDefault(Schema.Literals(outputChoices), "held")
 })
 export type ActivationSettings = typeof ActivationSettings.Type
 
@@ -66,7 +68,7 @@ export const keptBytes = (
     // Nobody has said what a profiled model is.
     if (activations === undefined && !isArchitecture(model)) return undefined
     const by = keptBy(scenario)
-    const { of, recompute, gradientAsBucketView } = activations ?? usualActivations
+    const { of, recompute, gradientAsBucketView, output } = activations ?? usualActivations
     const refuse = (field: string, value: unknown, accepted: string) =>
       new InputError({ file, field: `activations.${field}`, value: String(value), accepted })
     if (by === "fused") {
@@ -119,7 +121,7 @@ export const keptBytes = (
         `${stated} parameters`,
         `an architecture of the ${counted} parameters that the profile has`
       )
-    const saved = eagerSavedBytes(graph, by, recompute)
+    const saved = eagerSavedBytes(graph, { precision: by, recompute, output })
     const own =
       shard &&
       planShards(

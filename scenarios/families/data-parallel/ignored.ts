@@ -221,6 +221,7 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
       ]),
   ...(dataParallelNamed(scenario.algorithm.name).ignored?.(scenario.algorithm) ?? []),
   ...bucketViewWarnings(scenario),
+  ...outputWarnings(scenario),
   ...contradictions(scenario),
   ...(scenario.kernels === "fused" || isArchitecture(scenario.model)
     ? []
@@ -298,11 +299,20 @@ const bucketViewWarnings = (scenario: DataParallelScenario): ReadonlyArray<strin
   return ["activations.gradientAsBucketView has no effect: no memory of DDP's buckets is counted"]
 }
 
+/** This project's kernels turn logits into their gradient where they lie. */
+const outputWarnings = (scenario: DataParallelScenario): ReadonlyArray<string> =>
+  scenario.activations?.output === "dropped" && keptBy(scenario) === "fused"
+    ? ["activations.output has no effect: fused kernels turn logits into their gradient where they lie"]
+    : []
+
 /** Real kernels are this project's, and compute again what the scenario says. */
 const realActivationWarnings = ({ activations }: DataParallelScenario): ReadonlyArray<string> => {
   if (activations === undefined) return []
   const why = "has no effect: real kernels keep what they need"
-  const view = activations.gradientAsBucketView ? [`activations.gradientAsBucketView ${why}`] : []
+  const view = [
+    ...(activations.gradientAsBucketView ? [`activations.gradientAsBucketView ${why}`] : []),
+    ...(activations.output === "dropped" ? [`activations.output ${why}`] : [])
+  ]
   // What nobody said is not told as vain.
   if (activations.by === undefined) return view
   if (activations.recompute === "none") return [`activations.by ${why}`, ...view]
