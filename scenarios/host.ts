@@ -1,6 +1,6 @@
 // What a scenario says of the host, resolved: as stated, as a profile has it measured, or as is usual. What is assumed is told.
 import * as Effect from "effect/Effect"
-import type { HostOptions } from "../core/cost/cost-model.ts"
+import type { CostModel, HostOptions } from "../core/cost/cost-model.ts"
 import { usualHosts, type HostCosts, type LaunchMode, type MeasuredHost } from "../core/cost/host.ts"
 import { InputError } from "../core/input-error.ts"
 import { formatSeconds } from "../core/units.ts"
@@ -31,6 +31,30 @@ export const neverDone = (
 
 const isNever = (part: Part, never: ReadonlyArray<HostWork>): boolean =>
   never.some((work) => part === `${work}Seconds`)
+
+/** What is not done of a captured graph's kernels, which are replayed at once; and what of no other. */
+export const neverIn = (
+  mode: LaunchMode | undefined
+): ReadonlyArray<"launch" | "collective" | "hook" | "replay"> =>
+  mode === undefined ? [] : mode === "graph" ? ["launch", "collective", "hook"] : ["replay"]
+
+/** Whether they cost otherwise, the mode itself aside. */
+const isOther = (one: HostOptions, other: HostOptions): boolean => {
+  const spent = ({ costs, launchesPerRead }: HostOptions) =>
+    JSON.stringify([{ ...costs, mode: undefined }, launchesPerRead])
+  return spent(one) !== spent(other)
+}
+
+/** A mode that a run has shown to change nothing. */
+export const modeWarnings = (
+  host: HostSettings | undefined,
+  { host: spent }: Pick<CostModel, "host">
+): ReadonlyArray<string> =>
+  typeof host !== "object" || host.mode === undefined || spent?.modeCounts !== false
+    ? []
+    : [
+        "host.mode has no effect: what this run launches takes the host as long in any (launches that are many in eager mode, copies on demand and a profile's layers that wait for their host are what differs)"
+      ]
 
 const told = (mode: LaunchMode, assumed: ReadonlyArray<Part>): string =>
   `${mode}: ${assumed.map((part) => `${formatSeconds(usualHosts[mode][part])} ${words[part]}`).join(", ")}; assumed, as is usual of PyTorch on a server`
@@ -92,26 +116,31 @@ export const resolveHost = (
       }
     }
     if (!("measured" in host)) {
-      const { mode, launch, collective, hook, read, replay, waitsForCopies, readEachStep } = host
+      const { mode, read, waitsForCopies, readEachStep } = host
+      const spent = (part: "launch" | "collective" | "hook" | "replay"): number =>
+        neverIn(mode).includes(part) ? 0 : host[part]
       return {
         costs: {
           ...(mode === undefined ? {} : { mode }),
           ...(waitsForCopies === undefined ? {} : { waitsForCopies }),
-          launchSeconds: launch,
-          collectiveSeconds: collective,
-          hookSeconds: hook,
+          launchSeconds: spent("launch"),
+          collectiveSeconds: spent("collective"),
+          hookSeconds: spent("hook"),
           readSeconds: read,
-          replaySeconds: replay,
+          replaySeconds: spent("replay"),
           readsEachStep: readEachStep
-        }
+        },
+        modeChanges: neverIn(mode).some((part) => host[part] > 0)
       }
     }
     const { host: found } = yield* loader.profile(file, "host.measured", host.measured)
     if (found !== undefined) {
-      const { costs, ...told } = filled(found, neverDone(host, never), host.mode)
+      const undone = neverDone(host, never)
+      const { costs, ...told } = filled(found, undone, host.mode)
       const { waitsForCopies = costs.waitsForCopies, readEachStep } = host
       return {
         ...told,
+        modeChanges: host.mode !== undefined && isOther(filled(found, undone), { ...told, costs }),
         costs: {
           ...costs,
           readsEachStep: readEachStep,

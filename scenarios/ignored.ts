@@ -9,10 +9,11 @@ import type {
   MemorySettings,
   WorldSettings
 } from "./sections.ts"
-import { neverDone, type HostWork } from "./host.ts"
+import { neverDone, neverIn, type HostWork } from "./host.ts"
 import type { RunFacts } from "./family.ts"
 import { greatest } from "../core/extremes.ts"
 import { pairLinks } from "../core/wire/pair-links.ts"
+import type { CollectiveOption } from "../core/wire/idle.ts"
 import type { World } from "../core/world.ts"
 import { formatBandwidth, formatBytes, formatSeconds } from "../core/units.ts"
 import { nodesOf, rankCount } from "./world.ts"
@@ -269,21 +270,69 @@ const longWay = (
     : []
 }
 
+const noMore = "without it no message of this run would come sooner"
+
+const idleReasons = {
+  chunkBytes: "no ring of this run sends more in a step over links that have a latency",
+  handshake: "no direct collective of this run goes over links that have a latency",
+  table: "no collective of this run takes another time by it (links take longer, or it has none like it)",
+  inside: "no collective of this run takes another time by it (links take longer, or it has none like it)",
+  intraWindow: noMore,
+  interWindow: noMore,
+  wanWindow: noMore,
+  waitSeconds: "no collective of this run begins while a kernel of its rank runs",
+  slowdown: "no kernel of this run runs beside a collective",
+  slowdownInside: "no kernel of this run runs beside a collective inside a node"
+} as const satisfies Readonly<Record<CollectiveOption, string>>
+
+/**
+ * Options that a run has shown to change none of its collectives.
+ *
+ * @param fields what each is called, where the scenario says it
+ * @param told what is warned of without a run: nothing is told twice
+ */
+export const idleWarnings = (
+  idle: ReadonlySet<CollectiveOption>,
+  fields: ReadonlyArray<readonly [CollectiveOption, string]>,
+  told: ReadonlyArray<string>
+): ReadonlyArray<string> =>
+  fields.flatMap(([option, field]) =>
+    !idle.has(option) || told.some((warning) => warning.startsWith(`${field} `))
+      ? []
+      : [`${field} has no effect: ${idleReasons[option]}`]
+  )
+
+export const windowFields = [
+  ["intraWindow", "world.links.intra.window"],
+  ["interWindow", "world.links.inter.window"],
+  ["wanWindow", "world.links.wan.window"]
+] as const satisfies ReadonlyArray<readonly [CollectiveOption, string]>
+
 /** `never`: what programs of the scenario do not do. */
 export const hostWarnings = (
   host: HostSettings | undefined,
   never: ReadonlyArray<HostWork>
 ): ReadonlyArray<string> => {
   if (typeof host !== "object") return []
-  return neverDone(host, never).flatMap((what) => {
+  const instead =
+    "measured" in host
+      ? []
+      : neverIn(host.mode)
+          .filter((what) => host[what] > 0)
+          .map(
+            (what) =>
+              `host.${what} has no effect: with host.mode ${host.mode} ${what === "replay" ? "no graph is replayed" : "kernels and collectives are replayed together (host.replay)"}`
+          )
+  const idle = neverDone(host, never).flatMap((what) => {
     if (what === "copy")
       return host.waitsForCopies === undefined
         ? []
         : ["host.waitsForCopies has no effect: nothing is copied on demand"]
-    return "measured" in host || !(host[what] > 0)
+    return "measured" in host || !(host[what] > 0) || neverIn(host.mode).some((one) => one === what)
       ? []
       : [`host.${what} has no effect: there is no ${what === "hook" ? "collective" : what}`]
   })
+  return [...instead, ...idle]
 }
 
 /** For tasks that keep nothing in host memory. */

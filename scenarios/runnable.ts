@@ -8,6 +8,7 @@ import type { InitialValues, MachineError, Program, ReadSource } from "../core/m
 import type { Place } from "../core/machine/tensor.ts"
 import type { OpLog, Timeline } from "../core/machine/timeline.ts"
 import type { CollectiveOptions } from "../core/wire/legs.ts"
+import type { CollectiveOption } from "../core/wire/idle.ts"
 import type { CollectiveAlgorithm, LinkResult } from "../core/wire/network.ts"
 import type { Group, LinkSpec, World } from "../core/world.ts"
 import type { ProfiledStep } from "../core/profile.ts"
@@ -94,6 +95,8 @@ export interface SimulatedEnd<A = unknown> {
   readonly ranks: ReadonlyArray<RankEnd<A>>
   readonly links: ReadonlyArray<LinkResult>
   readonly estimates: ReadonlyArray<Estimate>
+  /** What was said of collectives, and has changed none of them. */
+  readonly idle: ReadonlySet<CollectiveOption>
   /** Equal for equal runs, to the last bit of every time. */
   readonly digest: string
   readonly timeline: Timeline | undefined

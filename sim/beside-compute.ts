@@ -8,6 +8,7 @@ export class BesideCompute {
   readonly #later: (task: () => void) => void
   #underWay = 0
   readonly #waiting = new Set<() => void>()
+  #hasWaited = false
 
   /** `later`: calls at the same moment, when all that happens then has happened. */
   constructor(
@@ -18,6 +19,11 @@ export class BesideCompute {
     this.#engine = engine
     this.#whenEnded = whenEnded
     this.#later = later
+  }
+
+  /** Whether any collective has waited. */
+  get hasWaited(): boolean {
+    return this.#hasWaited
   }
 
   /** A kernel of the compute lane, from one activity's end to another's. */
@@ -46,6 +52,7 @@ export class BesideCompute {
     }
     const begin = (): void => {
       if (this.#underWay === 0) return go()
+      this.#hasWaited = true
       this.#waiting.add(go)
       const timer = engine.work(seconds())
       this.#whenEnded(timer, go)

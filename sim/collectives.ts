@@ -3,11 +3,12 @@
 import type { Communicator, Meeting } from "../core/machine/collective-order.ts"
 import type { Op } from "../core/machine/op.ts"
 import { hasWaits, legsOf, messageOf, type CollectiveOptions, type Leg } from "../core/wire/legs.ts"
-import type { Group } from "../core/world.ts"
+import { IdleOptions, type CollectiveOption } from "../core/wire/idle.ts"
+import type { Group, World } from "../core/world.ts"
 import type { Estimate } from "../core/cost/cost-model.ts"
 import { beginningKey, type Activity, type Engine, type Route } from "./engine/engine.ts"
 import type { Network, Phase } from "../core/wire/network.ts"
-import { composedAlike, type Classes } from "../core/wire/symmetry.ts"
+import { composedAlike, type Classes, type Symmetry } from "../core/wire/symmetry.ts"
 
 /** What a joining rank puts into its lane: the lane waits for `last`; `first` waits for the lane. */
 interface Joined {
@@ -47,6 +48,7 @@ export class Collectives {
   readonly #beginnings: Array<() => { readonly latencySeconds: number; readonly bytesPerSecondMax: number }> =
     []
   readonly #notes = new Map<string, Estimate>()
+  readonly #idle: IdleOptions
   /** Told when all members have joined a collective: what each submitted, in group order, and its last activity. */
   onMet:
     | ((meeting: Meeting, ranks: ReadonlyArray<number>, ops: ReadonlyArray<Op>, last: Activity) => void)
@@ -54,17 +56,29 @@ export class Collectives {
   /** Bytes that crossed each link class so far, over all its links. */
   readonly linkBytes: Float64Array
 
-  constructor(engine: Engine, network: Network, ranks: Classes, options: CollectiveOptions) {
+  constructor(
+    engine: Engine,
+    network: Network,
+    world: World,
+    symmetry: Symmetry,
+    options: CollectiveOptions
+  ) {
     this.#engine = engine
     this.#network = network
-    this.#ranks = ranks
+    this.#ranks = symmetry.ranks
     this.#options = options
+    this.#idle = new IdleOptions(world, symmetry, network, options)
     this.linkBytes = new Float64Array(network.links.length)
     if (options.linksVary === true) engine.beginningOf = (key) => this.#beginnings[key]!()
   }
 
   get estimates(): ReadonlyArray<Estimate> {
     return [...this.#notes.values()]
+  }
+
+  /** Options that no collective so far is laid out otherwise for. */
+  get idle(): ReadonlySet<CollectiveOption> {
+    return this.#idle.found
   }
 
   /**
@@ -175,13 +189,9 @@ export class Collectives {
     const message = messageOf(op, byRank)
     // Beside groups of their own that do the same, on the same links.
     const alike = together.length > 1 || group.alike === undefined ? together : group.alike
-    const { legs, waitSeconds, waitNowSeconds, estimate } = legsOf(
-      this.#network,
-      message,
-      together,
-      alike,
-      this.#options
-    )
+    const laidOut = legsOf(this.#network, message, together, alike, this.#options)
+    this.#idle.met(laidOut, message, together, alike)
+    const { legs, waitSeconds, waitNowSeconds, estimate } = laidOut
     if (estimate !== undefined) this.#notes.set(`${estimate.kernel} ${estimate.detail}`, estimate)
     const { portShare, linksVary } = this.#options
     const routed = legs.map((leg): RoutedLeg => {

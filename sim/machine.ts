@@ -227,6 +227,12 @@ export class SimulatedRank implements Driver<number> {
     return jitter === undefined ? seconds : seconds * jitter.random.positive(jitter.deviation)
   }
 
+  /** Whether its kernels have run beside collectives, and whether any of these has waited for that. */
+  get besides(): { readonly between: boolean; readonly inside: boolean; readonly waited: boolean } {
+    const { between, inside } = this.#slowed?.ran ?? { between: false, inside: false }
+    return { between, inside, waited: this.#beside?.hasWaited === true }
+  }
+
   /** That the compute lane has worked so far. */
   get computeSeconds(): number {
     return this.#slowed?.busySeconds ?? this.#engine.meters[this.#firstMeter + Lane.compute] ?? 0

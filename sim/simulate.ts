@@ -36,6 +36,7 @@ import { Engine, type Activity, type Link } from "./engine/engine.ts"
 import type { Faults } from "./faults.ts"
 import { FiberQueue, type Pick } from "./fibers.ts"
 import { SimulatedRank } from "./machine.ts"
+import type { CollectiveOption } from "../core/wire/idle.ts"
 import { SlowedCompute, slowdownsOf } from "./slowed-compute.ts"
 import { processFull } from "./process-memory.ts"
 import { Network, type LinkResult } from "../core/wire/network.ts"
@@ -95,6 +96,8 @@ export interface SimulationResult<A> {
   readonly ranks: ReadonlyArray<RankResult<A>>
   readonly links: ReadonlyArray<LinkResult>
   readonly estimates: ReadonlyArray<Estimate>
+  /** What was said of collectives, and has changed none of them. */
+  readonly idle: ReadonlySet<CollectiveOption>
   /** Equal for equal runs, to the last bit of every time. */
   readonly digest: string
   readonly timeline: Timeline | undefined
@@ -153,10 +156,8 @@ class Run<A> {
       network: simulation.network,
       links: engineLinks(this.#network, symmetry.ranks.representatives, simulation.collectives)
     })
-    this.#collectives = new Collectives(this.#engine, this.#network, symmetry.ranks, {
-      ...simulation.collectives,
-      linksVary: faults?.changeLinks ?? false
-    })
+    const collectives = { ...simulation.collectives, linksVary: faults?.changeLinks ?? false }
+    this.#collectives = new Collectives(this.#engine, this.#network, world, symmetry, collectives)
     const { representatives } = symmetry.ranks
     const firstDevice = this.#network.links.length + (portShare === undefined ? 0 : representatives.length)
     const present = new Set(representatives)
@@ -363,6 +364,18 @@ class Run<A> {
     for (const { rank } of this.#machines) rank.interruptWith(error)
   }
 
+  #idle(): ReadonlySet<CollectiveOption> {
+    const { slowdown = 1, slowdownInside, waitSeconds = 0 } = this.#simulation.collectives
+    const idle = new Set(this.#collectives.idle)
+    const ran = (where: "between" | "inside") => this.#machines.some(({ besides }) => besides[where])
+    if (slowdown > 1 && !ran("between") && (slowdownInside !== undefined || !ran("inside")))
+      idle.add("slowdown")
+    if (slowdownInside !== undefined && slowdownInside !== slowdown && !ran("inside"))
+      idle.add("slowdownInside")
+    if (waitSeconds > 0 && !this.#machines.some(({ besides }) => besides.waited)) idle.add("waitSeconds")
+    return idle
+  }
+
   #result(values: ReadonlyArray<A>): SimulationResult<A> {
     const engine = this.#engine
     const digest = new Digest()
@@ -407,6 +420,7 @@ class Run<A> {
       ranks,
       links,
       estimates: [...this.#simulation.costs.estimates, ...this.#collectives.estimates],
+      idle: this.#idle(),
       digest: digest.hex,
       timeline,
       opLogs: this.#recorder?.opLogs() ?? [],

@@ -23,6 +23,10 @@ export class SlowedCompute {
   readonly #slowdowns: Slowdowns
   readonly #route: Route
   readonly #underWay = { between: 0, inside: 0 }
+  /** How busy it was when the first of those under way began. */
+  readonly #busyBefore = { between: 0, inside: 0 }
+  /** Whether kernels have run beside collectives, between nodes and inside one. */
+  readonly ran = { between: false, inside: false }
   #speed = 1
   /** Busy though it stood: until the last change, and how busy it was when it last stopped. */
   #stoodSeconds = 0
@@ -55,11 +59,15 @@ export class SlowedCompute {
 
   /** One more collective of the rank, from when its turn has come until it has ended. */
   begin(where: keyof Slowdowns): void {
-    if (++this.#underWay[where] === 1) this.#set()
+    if (++this.#underWay[where] !== 1) return
+    this.#busyBefore[where] = this.#engine.linkBusySeconds(this.#link)
+    this.#set()
   }
 
   end(where: keyof Slowdowns): void {
-    if (--this.#underWay[where] === 0) this.#set()
+    if (--this.#underWay[where] !== 0) return
+    if (this.#engine.linkBusySeconds(this.#link) > this.#busyBefore[where]) this.ran[where] = true
+    this.#set()
   }
 
   #changeSpeed(factor: number): void {

@@ -212,7 +212,16 @@ const realOf = (ran: Timed, reads: ReadonlyArray<number>, scenario: ExpertOffloa
       laneBusySeconds: []
     }
     const summary = yield* summarise(
-      { ranks: [end], makespanSeconds, timeline, opLogs, links: [], estimates: [], digest: "" },
+      {
+        ranks: [end],
+        makespanSeconds,
+        timeline,
+        opLogs,
+        links: [],
+        estimates: [],
+        idle: new Set(),
+        digest: ""
+      },
       simulator
     )
     const { model, workload } = planned

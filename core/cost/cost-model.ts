@@ -8,7 +8,14 @@ import type { Op } from "../machine/op.ts"
 import { dtypeBits, type Dtype } from "../machine/tensor.ts"
 import type { PhaseCost, Profile } from "../profile.ts"
 import { rooflineSeconds, type Device } from "./devices.ts"
-import { hostSecondsOf, layerHostSeconds, layerShare, waitsFor, type HostCosts } from "./host.ts"
+import {
+  eagerCountOf,
+  hostSecondsOf,
+  layerHostSeconds,
+  layerShare,
+  waitsFor,
+  type HostCosts
+} from "./host.ts"
 import { loadOf } from "./measures.ts"
 import type { CostSource, Launch } from "./op-table.ts"
 import { Estimates, type Cost, type Estimate } from "./provenance.ts"
@@ -38,6 +45,8 @@ export interface HostLane {
   readonly readsEachStep: boolean
   /** Whether the host launches nothing more until this op has ended. */
   waitsFor(op: Op): boolean
+  /** Whether anything so far would have taken the host another time in another mode of the same costs. */
+  readonly modeCounts?: boolean
 }
 
 /** What of an op its cost may depend on; a call of a layer graph is one, before anything was allocated. */
@@ -82,6 +91,8 @@ export interface HostOptions {
   readonly assumed?: string | undefined
   /** How a launch stands for the recorded ones, as a phrase, where it does. */
   readonly scaled?: string | undefined
+  /** Whether costs are others because of the mode that is said: those of a graph are, say, or what is usual of it. */
+  readonly modeChanges?: boolean | undefined
   /** Launches between two reads of the program that was measured; undefined where it does not read several times a step. */
   readonly launchesPerRead?: number | undefined
 }
@@ -195,6 +206,7 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
   const late =
     host !== undefined && profile !== undefined && hostTime === "span" && gapsAreHost && isHostBound(profile)
   const share = host === undefined ? 1 : layerShare(host.costs)
+  let modeCounts = host?.modeChanges === true
   const profiled = (op: Op) =>
     profile?.layers[op.attributes["layer"] as number]?.[op.attributes["phase"] as ProfiledPhase]
 
@@ -209,8 +221,14 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
       : {
           host: {
             seconds: (op: Op) => {
-              if (op.kernel.name !== "profiled") return hostSecondsOf(host.costs, op)
+              const { launchSeconds } = host.costs
+              if (op.kernel.name !== "profiled") {
+                modeCounts ||= launchSeconds > 0 && op.group === undefined && eagerCountOf(op.kernel.name) > 1
+                return hostSecondsOf(host.costs, op)
+              }
               const phase = profiled(op)!
+              const { eager = 0, once = 0 } = phase.launches ?? {}
+              modeCounts ||= late || (launchSeconds > 0 && eager !== once)
               if (late) return spanOf(phase, op.attributes) * share
               return phase.launches === undefined ? 0 : layerHostSeconds(host.costs, phase.launches)
             },
@@ -222,7 +240,13 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
                 [forward, backward, optimizer].some(({ launches }) => launches !== undefined)
               ) === true,
             readsEachStep: host.costs.readsEachStep === true,
-            waitsFor: (op: Op) => waitsFor(host.costs, op)
+            waitsFor: (op: Op) => {
+              modeCounts ||= host.costs.waitsForCopies === undefined && op.onDemand === true
+              return waitsFor(host.costs, op)
+            },
+            get modeCounts() {
+              return modeCounts
+            }
           }
         }),
     get lookedUp() {

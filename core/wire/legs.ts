@@ -103,7 +103,7 @@ export interface Leg {
   readonly aloneBytesPerSecond: number
 }
 
-interface Legs {
+export interface Legs {
   readonly legs: ReadonlyArray<Leg>
   /** How much longer it takes where it begins beside kernels. */
   readonly waitSeconds: number

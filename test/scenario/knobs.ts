@@ -4,6 +4,7 @@
 import { collectiveKnobs } from "./collective-knobs.ts"
 import { tableKnobs } from "./table-knobs.ts"
 import { memoryKnobs } from "./memory-knobs.ts"
+import { planKnobs } from "./plan-knobs.ts"
 import { devices, faults, hosts, training, type Knob } from "./shared-knobs.ts"
 
 const profile = "model={profile: traces/profiles/gpt2-h200.arrow}"
@@ -81,6 +82,7 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
     ["algorithm.wire", "float32", "bfloat16"],
     ["algorithm.wire", "float32", "bfloat16", "world={ranks: 1}"],
     ...collectiveKnobs,
+    ...planKnobs,
     ["world.sites", "1", "2", "world={ranks: 4, links: {inter: {bandwidth: 1Gbit/s}}}"],
     ["world.links.inter.mtu", "1500", "9000", "world={ranks: 4}"],
     ["faults", "[]", "[{link: inter, bandwidth: 1Mbit/s}]", "world={ranks: 2, ranksPerNode: 2}"],
@@ -294,6 +296,10 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
       "algorithm={name: fsmoe, forwardDegree: 2, backwardDegree: 2}"
     ],
     ["algorithm.planner", "cases", "simulation", "model.sequence=2048"],
+    ["algorithm.planner", "cases", "lanes"],
+    ["algorithm.chunkBytes", "50MB", "60MB", "algorithm=pipemoe-lina"],
+    ["costs.slowdown", "1.1", "1.5", "world={ranks: 2}", "algorithm=deepspeed-moe", "model.layers=1"],
+    ["world.links.inter.window", "1GiB", "2GiB"],
     ["algorithm.chunkBytes", "1MB", "30MB", "algorithm=pipemoe-lina", "learningRate=0.1"],
     ["algorithm.partition", "exact", "greedy", "learningRate=0.1", "model.layers=4"],
     ["costs.between", "{}", "{all_to_all: {fixed: 1ms, perUnit: 1e-9, unit: bytes}}", ...oneNode],

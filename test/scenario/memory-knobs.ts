@@ -45,6 +45,7 @@ export const memoryKnobs = (described: string, device: string, profile: string):
   ["shard.units", "block", "layer", described, device, "shard={}"],
   ["shard.prefetch", "5", "9", "shard={}"],
   ["shard.prefetch", "0", "2", "shard={}", "model={layers: 1, parameters: 1e6, stepSeconds: 10ms}"],
+  ["shard.prefetch", "0", "1", "shard={}", "model={layers: 1, parameters: 1e6, stepSeconds: 10ms}"],
   ["shard.reduceDtype", "float32", "bfloat16", "shard={within: node}", "world.ranksPerNode=1"],
   ["algorithm.wire", "float32", "bfloat16", "shard={within: world}"],
   ["algorithm.wire", "float32", "bfloat16", "shard={}", "world.sites=1"],
@@ -52,5 +53,12 @@ export const memoryKnobs = (described: string, device: string, profile: string):
   ["checkpoint.hostLink.bandwidth", "1GB/s", "2GB/s", "checkpoint={every: 2}"],
   ["checkpoint.hostLink.latency", "1ms", "2ms", "checkpoint={every: 2, hostLink: {bandwidth: 1GB/s}}"],
   ["checkpoint.storage.bandwidth", "1GB/s", "2GB/s", "checkpoint={every: 2}"],
-  ["checkpoint.storage.sharedBy", "node", "job", "checkpoint={every: 2, storage: {bandwidth: 1GB/s}}"]
+  ["checkpoint.storage.sharedBy", "node", "job", "checkpoint={every: 2, storage: {bandwidth: 1GB/s}}"],
+  ...["rank", "node", "site"].map((by): Knob => [
+    "checkpoint.storage.sharedBy",
+    by,
+    "job",
+    `world={ranks: ${by === "rank" ? 1 : 2}, ranksPerNode: ${by === "node" ? 2 : 1}}`,
+    "checkpoint={every: 2, storage: {bandwidth: 1GB/s}}"
+  ])
 ]

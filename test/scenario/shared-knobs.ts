@@ -66,5 +66,9 @@ export const hosts: ReadonlyArray<Knob> = [
   ["host.measured", "test/fixtures/knobs/host.arrow", "test/fixtures/knobs/slow-host.arrow", measuredHost],
   ["host.waitsForCopies", "false", "true", "host={launch: 20us}"],
   ["host.readEachStep", "false", "true", "host={launch: 20us, read: 1ms}"],
-  ["host.mode", "eager", "graph", measuredHost]
+  ["host.mode", "eager", "graph", measuredHost],
+  ["host.mode", "eager", "graph", "host={launch: 0}"],
+  ["host.mode", "compiled", "graph", "host={launch: 10us}"],
+  ["host.launch", "10us", "20us", "host={mode: graph}"],
+  ["host.replay", "10us", "20us", "host={mode: eager}"]
 ]

@@ -234,6 +234,7 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   // Checkpoints are copies on the host.
   ...(scenario.checkpoint === undefined ? hostMemoryWarnings(scenario.memory) : []),
   ...memoryWarnings(scenario),
+  ...storageWarnings(scenario),
   ...hostWarnings(scenario.host, hostNever),
   ...faultWarnings(scenario.faults, scenario.world, facts),
   ...(scenario.training === undefined
@@ -289,6 +290,19 @@ const memoryWarnings = ({ model, activations, memory }: DataParallelScenario): R
           "profile" in model ? "a profile does" : "equal layers do"
         } not say what activations take (activations.of: the model's architecture, {gpt2}, {llama} or {mixtral})`
       ]
+
+/** Where as many share storage as if all did. */
+const storageWarnings = ({ checkpoint, world }: DataParallelScenario): ReadonlyArray<string> => {
+  const by = checkpoint?.storage?.sharedBy ?? "job"
+  const ranks = rankCount(world)
+  if (by === "job") return []
+  const sharers = { rank: [1], node: nodesOf(world).flat(), site: siteSizes(world) }[by]
+  return greatest(sharers) === ranks
+    ? [
+        `checkpoint.storage.sharedBy "${by}" is "job" here: ${ranks === 1 ? "there is one rank" : `all ranks are ${by === "node" ? "on one node" : "in one site"}`}`
+      ]
+    : []
+}
 
 /** Buckets are DDP's, between ranks that have whole models; `fused` counts none. */
 const bucketViewWarnings = (scenario: DataParallelScenario): ReadonlyArray<string> => {

@@ -29,7 +29,7 @@ import { Network } from "../../../core/wire/network.ts"
 import { asStated, composedAlike } from "../../../core/wire/symmetry.ts"
 import type { World } from "../../../core/world.ts"
 import type { Host, Prepared } from "../../family.ts"
-import { pairWindowWarnings, withRings, unmeasuredFaultWarnings } from "../../ignored.ts"
+import { pairWindowWarnings, unmeasuredFaultWarnings, withRings } from "../../ignored.ts"
 import type { Loader } from "../../load.ts"
 import type { SimulatedEnd } from "../../runnable.ts"
 import { mostLayersOfRanks, mostScheduled, requireHeld } from "../../sizes.ts"
@@ -58,6 +58,7 @@ import {
 } from "./activation-settings.ts"
 import { accumulationOf, lossScalingOf, statesKept } from "./training-settings.ts"
 import { inPrecision, sentDtypes } from "./precision.ts"
+import { vainInRun } from "./plan-warnings.ts"
 import { partEstimates, resolveShards, shardPlanWarnings } from "./shard-settings.ts"
 import { onBatch } from "./recorded-batch.ts"
 import { tokensPerStep } from "./tokens.ts"
@@ -475,6 +476,7 @@ export const prepare = (
             ...unmeasuredFaultWarnings(scenario.faults, { fromSeconds, toSeconds }),
             ...limitedTableWarnings(table, inside, world),
             ...withRings(goAround(scenario), collectives, pairWindowWarnings(world)),
+            ...vainInRun(scenario, plan, ended, costs),
             ...launchWarnings(scenario, costs),
             ...costWarnings(
               scenario,

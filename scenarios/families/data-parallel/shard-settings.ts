@@ -49,7 +49,13 @@ export const shardPlanWarnings = (
   const passing = division.filter(({ root }) => !root).length
   const most = Math.max(passing - 1, 0)
   // Units that stay gathered, and one unit, are a matter of the scenario alone.
-  if (parameters && reshardAfterForward && units !== "model" && prefetch !== usualPrefetch && prefetch > most)
+  if (
+    parameters &&
+    reshardAfterForward &&
+    units !== "model" &&
+    prefetch !== usualPrefetch &&
+    (prefetch > most || most === 0)
+  )
     warnings.push(
       `shard.prefetch has no effect beyond ${most}: ${passing === 1 ? "one unit is" : `${passing} units are`} gathered and given back`
     )

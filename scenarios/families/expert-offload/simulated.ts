@@ -11,6 +11,7 @@ import type { ReadSource } from "../../../core/machine/machine.ts"
 import { formatBytes } from "../../../core/units.ts"
 import { oneRank } from "../../../core/world.ts"
 import type { Host, Prepared } from "../../family.ts"
+import { modeWarnings } from "../../host.ts"
 import { mostStreamed, requireHeld } from "../../sizes.ts"
 import { offloadCosts } from "./costs.ts"
 import { figuresOf, type Figures, type Stretch } from "./figures.ts"
@@ -54,6 +55,7 @@ export const prepare = (
         mostStreamed,
         "loads of each in a ring, one in each layer and step"
       )
+    const costs = offloadCosts(planned.costs)
     return {
       planned,
       simulable: {
@@ -65,7 +67,7 @@ export const prepare = (
           writeBack: scenario.cache.writeBack,
           seed: scenario.seed
         }),
-        costs: offloadCosts(planned.costs),
+        costs,
         network: "fluid",
         collectives: { algorithm: "ring" },
         jitter: scenario.jitter,
@@ -111,7 +113,10 @@ export const prepare = (
           toSeconds,
           steps: toStep - fromStep,
           warmupSteps: fromStep,
-          warnings: remainderWarnings(scenario, model, slotsOfAll),
+          warnings: [
+            ...remainderWarnings(scenario, model, slotsOfAll),
+            ...modeWarnings(scenario.host, costs)
+          ],
           details: { ...details }
         })
       }

@@ -4,8 +4,11 @@ import { isSized } from "../../../core/algorithms/kv-serving/choices.ts"
 import type { ServingOutcome, ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
 import type { InputError } from "../../../core/input-error.ts"
 import type { Host, Prepared } from "../../family.ts"
+import { modeWarnings } from "../../host.ts"
+import { idleWarnings } from "../../ignored.ts"
 import { resolveFaults } from "../../resolve.ts"
 import { breakEvenOf } from "./hand-over.ts"
+import { ignored } from "./ignored.ts"
 import { keptSource } from "./kept-source.ts"
 import { requestTimes, servingFigures, tpotOf, ttftOf } from "./outcome.ts"
 import { programs, resolveServing } from "./resolve.ts"
@@ -28,12 +31,13 @@ export const prepare = (
   Effect.gen(function* () {
     const { plan, world, costs, warnings } = yield* resolveServing(scenario, file, loader)
     const { seed, transfer, network } = scenario
+    const own = costs()
     return {
       plan,
       simulable: {
         world,
         program: programs[transfer.to](plan),
-        costs: costs(),
+        costs: own,
         network,
         // One sender and one receiver: there is nothing else to collect.
         collectives: { algorithm: "ring" },
@@ -44,7 +48,7 @@ export const prepare = (
         symmetric: false,
         source: keptSource(plan, seed)
       },
-      summarise: ({ ranks, makespanSeconds }, simulator) =>
+      summarise: ({ ranks, makespanSeconds, idle }, simulator) =>
         Effect.gen(function* () {
           const outcomes = ranks.map(({ value }) => value)
           const times = requestTimes(outcomes, plan.model)
@@ -60,7 +64,11 @@ export const prepare = (
             fromSeconds: 0,
             toSeconds: makespanSeconds,
             network,
-            warnings,
+            warnings: [
+              ...warnings,
+              ...modeWarnings(scenario.host, own),
+              ...idleWarnings(idle, [["interWindow", "transfer.window"]], ignored(scenario))
+            ],
             details: {
               requests: times.map((one) => ({
                 id: one.request.id,

@@ -13,6 +13,9 @@ import {
   type MoeModel
 } from "../../../core/algorithms/moe-training/model.ts"
 import { layerCosts } from "../../../core/algorithms/moe-training/rehearsal.ts"
+import type { MoeTrainingSettings } from "../../../core/algorithms/moe-training/algorithms.ts"
+import { ignored } from "./ignored.ts"
+import { planWarnings } from "./plan-warnings.ts"
 import { hostNever, type MoeTrainingScenario } from "./scenario.ts"
 import { InputError } from "../../../core/input-error.ts"
 import type { CollectiveCost, OpCost, Profile } from "../../../core/profile.ts"
@@ -119,7 +122,7 @@ export const planScenario = (
         "cases or lanes, or the degrees that `sim schedule` finds as forwardDegree and backwardDegree: nothing simulates here"
       )
     }
-    const planned = yield* Effect.try({
+    const { planned, vain } = yield* Effect.try({
       try: () => {
         const network = new Network(world, asStated(world))
         const known = layerCosts(
@@ -131,7 +134,9 @@ export const planScenario = (
         const oracle =
           simulator &&
           pipelineOracle(simulator, { model, world, costs, collectives, network: scenario.network })
-        return planWith(algorithm, model, known, oracle)
+        const plan = (settings: MoeTrainingSettings) => planWith(settings, model, known, oracle)
+        const planned = plan(algorithm)
+        return { planned, vain: planWarnings(planned, plan, ignored(scenario)) }
       },
       catch: (cause) => {
         if (cause instanceof ModelSizeError)
@@ -161,7 +166,7 @@ export const planScenario = (
       collectives,
       planned,
       fits,
-      warnings: [...copyWarnings(model, moeGroups(world, 0).perNode), ...pairWindowWarnings(world)]
+      warnings: [...vain, ...copyWarnings(model, moeGroups(world, 0).perNode), ...pairWindowWarnings(world)]
     }
   })
 

@@ -4,11 +4,13 @@ import { moeGroups } from "../../../core/algorithms/moe-training/groups.ts"
 import { moeTraining } from "../../../core/algorithms/moe-training/program.ts"
 import type { InputError } from "../../../core/input-error.ts"
 import type { Host, Prepared } from "../../family.ts"
-import { unmeasuredFaultWarnings } from "../../ignored.ts"
+import { idleWarnings, unmeasuredFaultWarnings, windowFields } from "../../ignored.ts"
+import { modeWarnings } from "../../host.ts"
 import { resolveFaults } from "../../resolve.ts"
 import { mostRoutedExperts, requireHeld } from "../../sizes.ts"
 import { measuredSteps, type StepFigures } from "../../step-figures.ts"
 import { diagnose, diagnosisLines } from "./diagnosis.ts"
+import { ignored, isUsual } from "./ignored.ts"
 import { planScenario, type PlannedScenario } from "./prepare.ts"
 import { drawn, recorded, routingSource } from "./routing-source.ts"
 import type { MoeTrainingScenario } from "./scenario.ts"
@@ -96,7 +98,18 @@ export const prepare = (
           collectives: "ring" as const,
           warnings: [
             ...resolved.warnings,
-            ...unmeasuredFaultWarnings(scenario.faults, { fromSeconds, toSeconds })
+            ...unmeasuredFaultWarnings(scenario.faults, { fromSeconds, toSeconds }),
+            ...modeWarnings(scenario.host, costs),
+            ...idleWarnings(
+              ended.idle,
+              [
+                ...(isUsual(scenario.costs.between) ? [] : [["table", "costs.between"] as const]),
+                ["waitSeconds", "costs.wait"],
+                ["slowdown", "costs.slowdown"],
+                ...windowFields
+              ],
+              [...ignored(scenario), ...resolved.warnings]
+            )
           ],
           details: {
             lanes: planned.plan.lanes,
