@@ -98,10 +98,11 @@ describe("steps that a scaled loss skips", () => {
 
   it("leave all else to compare", () => {
     const off = (values: TensorData) => values.map((value) => value * 1.01)
-    for (const name of ["weights", "logits"])
-      expect(told(program, leaving(real, name, off)), name).toMatch(
-        new RegExp(`"${name}" .* at the end`, "u")
-      )
+    for (const change of [off, (values: TensorData) => values.map(() => NaN)])
+      for (const name of ["weights", "logits"])
+        expect(told(program, leaving(real, name, change)), name).toMatch(
+          new RegExp(`"${name}" .* at the end`, "u")
+        )
     // where the last step was taken its gradients are what they were
     const taken = training(2 ** 10, 3)
     expect(told(taken, machined(taken))).toBeUndefined()
@@ -121,6 +122,26 @@ describe("steps that a scaled loss skips", () => {
     expect(told(program, other)).toMatch(
       /^rank 0, before op 4 "update": simulated skips the step, .* executed takes the step/u
     )
+  })
+
+  it("leave parameters to compare with which they began, which nothing changes in them", () => {
+    const off = (values: TensorData) => values.map((value) => value * 1.01)
+    const other = {
+      ...leaving(real, "weights", off),
+      journals: real.journals.map(({ rank, entries }) => ({
+        rank,
+        entries: entries.map((entry) =>
+          entry.kind === "op" && entry.op.label === "update"
+            ? {
+                ...entry,
+                inputs: entry.inputs!.map((values, i) => (i === 0 ? off(values) : values)),
+                results: entry.results!.map(off)
+              }
+            : entry
+        )
+      }))
+    }
+    expect(told(program, other)).toMatch(/"weights" \(float32\), before op \d+ "update": simulated/u)
   })
 
   it("keep no bound of gradients from the scale, step after step", () => {

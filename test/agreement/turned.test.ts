@@ -10,7 +10,7 @@ import { kernels } from "../../core/kernels/catalogue.ts"
 import { throughWire } from "../../core/kernels/collectives.ts"
 import type { Journal } from "../../core/laws/journal.ts"
 import { Lane } from "../../core/machine/lane.ts"
-import { Machine, type Program } from "../../core/machine/machine.ts"
+import { Machine, type MachineError, type Program } from "../../core/machine/machine.ts"
 import type { OnCollective } from "../../core/machine/collective-order.ts"
 import { collective, launch } from "../../core/machine/op.ts"
 import type { Tensor, TensorData } from "../../core/machine/tensor.ts"
@@ -198,11 +198,150 @@ describe("what turned on a narrow wire", () => {
       told((values) => values.map((value, i) => (i === plain ? 0 : value)))
       told((values) => values.map((value, i) => (i === plain ? NaN : value)))
       told(() => Float32Array.from(added))
+      // One that is off to either side, be it positive or negative.
+      const most = Math.max(...given.flat().map(Math.abs))
+      for (let at = 0; at < 8; at++)
+        for (const by of [-0.4 * most, 0.4 * most])
+          told((values) => values.map((value, i) => (i === at ? value + by : value)))
       // Another wire.
       for (const other of ["int8", "float8", "float4", "bfloat16"] as const)
         if (other !== wire) told(() => averaged((values) => throughWire(Float32Array.from(values), other)))
     })
   }
+
+  it("is of inputs that are off as far as they may be, and no further", () => {
+    // A step is 1, and the scale may be off by a thousandth, too: 40.475 may be 40.505, and 40.4 may not.
+    const around = (middle: number) =>
+      twice(
+        [
+          [127, middle, 5, 9],
+          [127, 10, 1, -3]
+        ],
+        [1, 1, 1, 1],
+        "int8"
+      )
+    const real = machined(around(40.505), 2)
+    expect(held(around(40.475), real).agreement.narrowWires).toEqual({ elements: 16, turned: 2 })
+    expect(held(around(40.475), real).agreement.firstDisagreement).toBeUndefined()
+    expect(held(around(40.4), real).agreement.firstDisagreement?.message).toMatch(
+      /over a wire of int8 \(op 0 "first"\): simulated element 1 is 25, /u
+    )
+  })
+
+  /** Averages over int8 what tensors hold that are made of others by `make`, all in one. */
+  const travelling = (
+    values: ReadonlyArray<ReadonlyArray<number>>,
+    make: (machine: Machine["Service"], from: Tensor) => Effect.Effect<Tensor, MachineError>
+  ): Program<void> =>
+    Effect.gen(function* () {
+      const machine = yield* Machine
+      const [reads, writes]: [Array<Tensor>, Array<Tensor>] = [[], []]
+      for (const [i, own] of values.entries()) {
+        const like = { shape: [1, own.length], dtype: "float32" } as const
+        const x = yield* machine.alloc({ name: `x${i}`, ...like, initial: () => Float32Array.from(own) })
+        reads.push(yield* make(machine, x))
+        writes.push(yield* machine.alloc({ name: `y${i}`, ...like }))
+      }
+      machine.submit(
+        collective("first", kernels.all_reduce, Lane.inter, machine.world.all, reads, writes, {
+          attributes: { reduce: "avg", wire: "int8" }
+        })
+      )
+      yield* machine.drain
+    })
+  /** The same run, in which that came of the n-th tensor. */
+  const coming = (real: Machined, nth: number, change: (values: TensorData) => TensorData): Machined => ({
+    ...real,
+    valuesOf: (rank, tensor) =>
+      tensor.name === `y${nth}` ? change(real.valuesOf(rank, tensor)) : real.valuesOf(rank, tensor),
+    journals: real.journals.map(({ rank, entries }) => ({
+      rank,
+      entries: entries.map((entry) =>
+        entry.kind === "op" && entry.op.label === "first"
+          ? { ...entry, results: entry.results!.map((values, i) => (i === nth ? change(values) : values)) }
+          : entry
+      )
+    }))
+  })
+
+  it("is told of every tensor of a message", () => {
+    const program = travelling(
+      [
+        [1, 2, 3],
+        [4, 5, 6],
+        [7, 8, 9]
+      ],
+      (_, x) => Effect.succeed(x)
+    )
+    const real = machined(program, 2)
+    expect(held(program, real).agreement.firstDisagreement).toBeUndefined()
+    for (const nth of [0, 1, 2]) {
+      const { agreement } = held(
+        program,
+        coming(real, nth, (values) => values.map((x) => 1.1 * x))
+      )
+      expect(agreement.firstDisagreement?.message).toMatch(
+        new RegExp(`"y${nth}" .*, over a wire of int8`, "u")
+      )
+    }
+  })
+
+  it("behind a narrow tensor is some elements, not all", () => {
+    const program = travelling([drawn(64, 4)], (machine, x) =>
+      Effect.gen(function* () {
+        const narrow = yield* machine.alloc({ name: "narrow", shape: [1, 64], dtype: "float4" })
+        machine.submit(launch("narrow", kernels.copy, Lane.compute, [x], [narrow]))
+        machine.submit(launch("widen", kernels.copy, Lane.compute, [narrow], [x]))
+        return x
+      })
+    )
+    const real = machined(program, 2)
+    const off = (count: number) =>
+      held(
+        program,
+        coming(real, 0, (values) => values.map((x, i) => (i < count ? x + 0.25 : x)))
+      ).agreement.firstDisagreement?.message
+    expect(off(1)).toBeUndefined()
+    expect(off(64)).toMatch(/over a wire of int8 .*: simulated all 64 elements but the one furthest off/u)
+    expect(off(32)).toMatch(/over a wire of int8 .*: simulated all 64 elements but the one furthest off/u)
+  })
+
+  it("beside a scaled loss is held by its scale only where it is times that", () => {
+    // Numbers so small that a step of int8 is less than 1e-8 of a gradient, times a scale of 2^20.
+    const small = [1e-4, -2e-4, 3e-5, 5e-5]
+    const program = (times: boolean) =>
+      travelling([small], (machine, x) =>
+        Effect.gen(function* () {
+          const tensor = (name: string, shape: ReadonlyArray<number>, values: TensorData) =>
+            machine.alloc({
+              name,
+              shape,
+              dtype: values instanceof Int32Array ? "int32" : "float32",
+              initial: () => values
+            })
+          const logits = yield* tensor("logits", [1, 4], Float32Array.of(0.1, 0.2, 0.3, 0.4))
+          const targets = yield* tensor("targets", [1], Int32Array.of(-100))
+          const scaling = yield* tensor("scaling", [4], Float32Array.of(2 ** 20, 0, 0, 0))
+          const gradient = yield* tensor("gradient", [1, 4], new Float32Array(4))
+          const kernel = kernels["softmax_cross_entropy.backward"]
+          const reads = [logits, targets, scaling]
+          machine.submit(launch("loss", kernel, Lane.compute, reads, [gradient], { scaled: true }))
+          // Of a target that is left out a gradient is zero.
+          if (times) machine.submit(launch("add", kernels.add, Lane.compute, [x, gradient], [x]))
+          return x
+        })
+      )
+    const off = (times: boolean, by: number) => {
+      const real = machined(program(times), 2)
+      return held(
+        program(times),
+        coming(real, 0, (values) => values.map((x, i) => (i === 0 ? x + by : x)))
+      ).agreement.firstDisagreement?.message
+    }
+    expect(off(true, 0.005)).toBeUndefined()
+    expect(off(true, 5)).toMatch(/over a wire of int8/u)
+    expect(off(false, 0.005)).toMatch(/over a wire of int8/u)
+  })
 
   it("is one step, of what lies near the middle", () => {
     const program = twice(given, added, "int8")

@@ -6,7 +6,7 @@ import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
-import { describe, expect, it, vi } from "vitest"
+import { beforeEach, describe, expect, it, vi } from "vitest"
 import { requireApart, requireWritable } from "../../scenarios/cli/outputs.ts"
 import { filesOf } from "../../scenarios/named-files.ts"
 import { readSource } from "../../scenarios/file/source.ts"
@@ -46,13 +46,14 @@ describe("outputs", () => {
       `${here}/none/new`,
       here
     ]
+    const there = filesIn(here)
     for (const place of places)
       expect(message(requireWritable(place, "--save"))).toMatch(
         /^[^,]*: --save: [\w :,()]+ is not accepted; expected a file in an existing, writable folder$/u
       )
     Effect.runSync(requireWritable(`${here}/new`, "--save"))
     Effect.runSync(requireWritable("/dev/null", "--save"))
-    expect(fs.readdirSync(here).toSorted()).toEqual(["again", "hard.yaml", "input.yaml", "link.json"])
+    expect(filesIn(here)).toEqual(there)
   })
 
   it("are never what is read, by whatever name, nor one file twice", () => {
@@ -201,6 +202,7 @@ describe("what killed writers leave", () => {
 describe("a study's folder", () => {
   const here = folder()
   const lock = path.join(here, "journal.jsonl.lock")
+  beforeEach(() => fs.rmSync(lock, { force: true }))
   const hold = (holder: unknown, ageSeconds = 0) => {
     fs.writeFileSync(lock, typeof holder === "string" ? holder : JSON.stringify(holder))
     const at = Date.now() / 1000 - ageSeconds
