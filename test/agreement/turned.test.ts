@@ -211,21 +211,31 @@ describe("what turned on a narrow wire", () => {
 
   it("is of inputs that are off as far as they may be, and no further", () => {
     // A step is 1, and the scale may be off by a thousandth, too: 40.475 may be 40.505, and 40.4 may not.
-    const around = (middle: number) =>
-      twice(
-        [
-          [127, middle, 5, 9],
-          [127, 10, 1, -3]
-        ],
-        [1, 1, 1, 1],
-        "int8"
+    for (const sign of [1, -1]) {
+      const around = (middle: number) =>
+        twice(
+          [
+            [127, sign * middle, 5, 9],
+            [127, sign * 10, 1, -3]
+          ],
+          [1, 1, 1, 1],
+          "int8"
+        )
+      const real = machined(around(40.505), 2)
+      const { firstDisagreement, narrowWires } = held(around(40.475), real).agreement
+      expect([firstDisagreement, narrowWires]).toEqual([undefined, { elements: 16, turned: 2 }])
+      expect(held(around(40.4), real).agreement.firstDisagreement?.message).toMatch(
+        /over a wire of int8 \(op 0 "first"\): simulated element 1 is -?25, /u
       )
-    const real = machined(around(40.505), 2)
-    expect(held(around(40.475), real).agreement.narrowWires).toEqual({ elements: 16, turned: 2 })
-    expect(held(around(40.475), real).agreement.firstDisagreement).toBeUndefined()
-    expect(held(around(40.4), real).agreement.firstDisagreement?.message).toMatch(
-      /over a wire of int8 \(op 0 "first"\): simulated element 1 is 25, /u
-    )
+    }
+  })
+
+  it("is nothing that a block without a scale excuses", () => {
+    const program = travelling([[1, Infinity, 3]], (_, x) => Effect.succeed(x))
+    const real = machined(program, 2)
+    expect(held(program, real).agreement.firstDisagreement).toBeUndefined()
+    const finite = coming(real, 0, () => Float32Array.of(1, 2, 3))
+    expect(held(program, finite).agreement.firstDisagreement?.message).toMatch(/over a wire of int8/u)
   })
 
   /** Averages over int8 what tensors hold that are made of others by `make`, all in one. */

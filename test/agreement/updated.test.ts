@@ -116,6 +116,12 @@ describe("what updates made of parameters", () => {
       told(
         nth,
         0,
+        element(5, (value) => value * (1 + 48 * 2 ** -23)),
+        "p"
+      )
+      told(
+        nth,
+        0,
         element(4, (value) => value + 0.1 * learningRate),
         "p"
       )
@@ -149,6 +155,53 @@ describe("what updates made of parameters", () => {
     const half = Float32Array.from(found(real, "p"))
     roundInPlace(half, "float16")
     expect(found(real, "half")).toEqual([...half])
+  })
+
+  it("is told of each tensor that an update found otherwise", () => {
+    for (const [index, name] of ["p", "g", "m", "v"].entries()) {
+      let seen = 0
+      const other = {
+        ...real,
+        journals: real.journals.map(({ rank, entries }) => ({
+          rank,
+          entries: entries.map((entry) =>
+            entry.kind === "op" && updates(entry.op) && seen++ === 2
+              ? {
+                  ...entry,
+                  inputs: entry.inputs!.map((values, i) =>
+                    i === index ? values.map((value) => 1.0015 * value) : values
+                  )
+                }
+              : entry
+          )
+        }))
+      }
+      expect(held(stepping(1), other).agreement.firstDisagreement?.message).toMatch(
+        new RegExp(`"${name}" \\(float32\\), before op 4 "update"`, "u")
+      )
+    }
+  })
+
+  it("of parameters that are narrow themselves is a step of theirs, and no more", () => {
+    const narrow: Program<void> = Effect.gen(function* () {
+      const machine = yield* Machine
+      const vector = (name: string, values: ReadonlyArray<number>) =>
+        machine.alloc({ name, shape: [6], dtype: "bfloat16", initial: () => Float32Array.from(values) })
+      const p = yield* vector("p", [0.5, -0.25, 1, -2, 0.125, 0.0625])
+      const g = yield* vector("g", [0.1, -0.2, 0.3, 0.01, 0.5, -0.5])
+      machine.submit(launch("update", kernels.sgd, Lane.compute, [p, g], [p], { learningRate }))
+      yield* machine.drain
+    })
+    const run = machined(narrow)
+    const off = (steps: number) => {
+      const change = (values: TensorData) => values.map((x, i) => (i === 2 ? x + steps * 2 ** -7 : x))
+      const valuesOf: Machined["valuesOf"] = (rank, tensor) =>
+        tensor.name === "p" ? change(run.valuesOf(rank, tensor)) : run.valuesOf(rank, tensor)
+      return held(narrow, { ...left(run, 0, 0, change), valuesOf }).agreement.firstDisagreement?.message
+    }
+    expect(off(0)).toBeUndefined()
+    expect(off(1)).toBeUndefined()
+    expect(off(3)).toMatch(/"p" \(bfloat16\), after op 0 "update"/u)
   })
 
   it("is told where an update found something else than the simulated one", () => {

@@ -350,6 +350,8 @@ describe("growth", () => {
       steepest: { step: 2 }
     })
     expect(growthOf(gaps(0, 0.01, 0.01, 40))).toMatchObject({ firstBeyond: 3, ofRounding: false })
+    // Forty times what may be rounding's, in one step.
+    expect(growthOf(gaps(0, 0.01, 1.3))).toMatchObject({ firstBeyond: 2, ofRounding: false })
     // Also after the horizon.
     expect(growthOf(gaps(0, 0.02, 0.4, 1.5, 900))).toMatchObject({ firstBeyond: 3, ofRounding: false })
   })
