@@ -79,9 +79,13 @@ export const eagerSavedBytes = (
         const [out] = outputs as readonly [Value]
         const heads = Number(attributes["heads"] ?? 1)
         const operands = inputs.reduce((bytes, value) => bytes + once(value.name, narrow * value.elements), 0)
+        // Keys and values are copied into a cache that nobody reads again (`use_cache`, off where blocks are computed again): where
+        // they are parts of one tensor with the queries, these keep all of it.
+        const cached =
+          inputs.length === 1 && !recomputesBlocks(recompute) ? narrow * (x.elements - out.elements) : 0
         // The projection behind it needs what comes out, computed again or not; what is spared are the logarithms of its sums.
         const result = once(out.name, narrow * out.elements)
-        return operands + result + (recompute === "attention" ? 0 : wide * heads * rowsOf(out))
+        return operands + cached + result + (recompute === "attention" ? 0 : wide * heads * rowsOf(out))
       }
       case "gelu.forward":
         // Its cube, its tangent, one more than that, and half of it: the formula in Python, whose power is taken in float32.
