@@ -1,5 +1,7 @@
 // What fsdp_record.py writes (fsdp.json), as far as it is read here, and medians of it. Knows no simulator.
+import * as Result from "effect/Result"
 import { median } from "../../core/median.ts"
+import { parseBandwidth } from "../../core/units.ts"
 
 export const models = ["gpt2", "llama1b"] as const
 export type Model = (typeof models)[number]
@@ -247,11 +249,13 @@ export const collectivesCsv = (recording: Recording, link: string): string | und
     .filter((part) => part.link === link)
     .flatMap((part) => part.rows)
   if (rows.length === 0) return undefined
+  // A rate is what the link was shaped to; NVLink and sockets as they are were not.
+  const limit = Result.isSuccess(parseBandwidth(link)) ? link : "unshaped"
   const lines = rows.map(({ op, bytes, ranks }) => {
     const seconds = mean(
       ranks.map(({ queued_seconds, blocking_seconds }) => queued_seconds ?? median(blocking_seconds))
     )
-    return `${op},${ranks.length},${bytes},${seconds},unshaped`
+    return `${op},${ranks.length},${bytes},${seconds},${limit}`
   })
   return ["op,ranks,bytes,median_seconds,link", ...lines, ""].join("\n")
 }
