@@ -8,6 +8,7 @@ import { fastestThatFit, headlineOf, metricsOf } from "../study/compared.ts"
 import { shortFailure } from "../study/failure.ts"
 import type { StudyResult, StudyRow } from "../study/result.ts"
 import { labelOf, lastName, shortNames } from "../study/label.ts"
+import { ofPoints, talliedWarnings } from "../study/tallied.ts"
 import { alignColumns } from "../../scenarios/table.ts"
 
 export const printStudy = ({ header, rows }: StudyResult): string => {
@@ -198,7 +199,12 @@ const foundText = (row: StudyRow | undefined): string => {
 
 /** Warnings and estimates once each, not once for every point. */
 const notes = (rows: ReadonlyArray<StudyRow>): ReadonlyArray<string> => {
-  const warnings = new Set(rows.flatMap((row) => row.warnings))
+  const warnings = new Set(
+    talliedWarnings(rows).map(({ text, points }) => {
+      const told = ofPoints(points, rows)
+      return told === "" ? text : `${text} (${told})`
+    })
+  )
   const estimates = new Set(
     rows.flatMap((row) =>
       row.estimates.map(({ kernel, source, detail }) => `${kernel}: ${source} (${detail})`)

@@ -13,6 +13,7 @@ import { foundValue, lineChart, marksOf, plotted, type Mark, type Plotted } from
 import { markup, trusted, type Markup } from "./markup.ts"
 import { assignSlots, palette } from "./palette.ts"
 import { styleSheet } from "./style.ts"
+import { ofPoints, talliedWarnings } from "../study/tallied.ts"
 import type { ReportRow, StudyReport } from "./study-report.ts"
 import { table } from "./table.ts"
 import { timelineFigure } from "./timeline-figure.ts"
@@ -107,7 +108,7 @@ const pointsOf = (rows: ReadonlyArray<ReportRow>, axes: StudyReport["axes"]): st
 
 /** What a reader must know before trusting a number; details stand further down. */
 const notices = ({ rows }: StudyReport): Markup | undefined => {
-  const warnings = new Set(rows.flatMap(({ warnings }) => warnings)).size
+  const warnings = talliedWarnings(rows).length
   const estimates = new Set(
     rows.flatMap(({ estimates }) => estimates.map(({ kernel, source }) => `${kernel} ${source}`))
   ).size
@@ -287,12 +288,8 @@ const basis = ({ rows }: StudyReport): Markup => {
     ({ estimates }) => estimates,
     ({ kernel, source, detail }) => `${kernel}\n${source}\n${detail}`
   )
-  const warnings = tally(
-    ({ warnings }) => warnings,
-    (warning) => warning
-  )
-  const runs = (count: number): string =>
-    count === rows.length ? "all points" : `${count} of ${rows.length} points`
+  const warnings = talliedWarnings(rows).toSorted((a, b) => b.points - a.points)
+  const runs = (count: number): string => ofPoints(count, rows) || "all points"
   const models = [...new Set(rows.flatMap(({ network }) => network ?? []))].map(
     (network) => networks[network]
   )
@@ -310,7 +307,7 @@ const basis = ({ rows }: StudyReport): Markup => {
   }<h3>Warnings</h3>${
     warnings.length === 0
       ? markup`<p>None.</p>`
-      : markup`<ul>${warnings.map(({ item, runs: count }) => markup`<li>${item} <span>(${runs(count)})</span></li>`)}</ul>`
+      : markup`<ul>${warnings.map(({ text, points }) => markup`<li>${text} <span>(${runs(points)})</span></li>`)}</ul>`
   }</div><div><h3>Network model</h3>${[...models, ...algorithms].map((text) => markup`<p>${text}</p>`)}</div></div>
 </section>`
 }
