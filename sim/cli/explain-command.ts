@@ -5,13 +5,14 @@ import { InputError } from "../../core/input-error.ts"
 import { explain, stepsOf, stepWindow } from "../explain/explain.ts"
 import { wireLatency } from "../explain/wire-latency.ts"
 import { printExplanation } from "../explain/print.ts"
-import { withIgnoredFields, type Scenario } from "../../scenarios/families.ts"
+import { withIgnoredFields } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { runScenario } from "../run.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import { section } from "../../scenarios/table.ts"
 import { execute, json, said } from "../../scenarios/cli/execute.ts"
 import { counted } from "../../core/units.ts"
+import { requireKept } from "./kept-ops.ts"
 import { simulating } from "./simulating.ts"
 
 export interface ExplainCommandOptions {
@@ -20,29 +21,6 @@ export interface ExplainCommandOptions {
   readonly json?: boolean
 }
 
-/** Ops that are kept and looked through: so many take 3.5 GB (measured, 10,300 steps of scenarios/geo-gpt2.yaml), and a process has 4. */
-const mostOps = 4_000_000
-
-/** Of more steps than ten times as many it is first found how many ops one has. */
-const trialSteps = 10
-
-/** Fails with an InputError where a scenario has more steps than can be kept. */
-const requireKept = (scenario: Scenario, file: string, loader: Loader) =>
-  Effect.gen(function* () {
-    if (!("steps" in scenario) || scenario.steps <= 10 * trialSteps) return
-    const trial = { ...scenario, steps: trialSteps } as Scenario
-    const { result, timeline } = yield* runScenario(trial, file, { loader, record: true })
-    const opsPerStep = timeline!.rank.length / (trialSteps + (result.warmupSteps ?? 0))
-    const most = Math.floor(mostOps / opsPerStep)
-    if (scenario.steps > most)
-      yield* new InputError({
-        file,
-        field: "steps",
-        value: String(scenario.steps),
-        accepted: `at most ${most} to explain, of which every op is kept; sim run takes more`
-      })
-  })
-
 export const explainCommand = (file: string, options: ExplainCommandOptions): Promise<number> =>
   execute(
     Effect.gen(function* () {
@@ -50,7 +28,9 @@ export const explainCommand = (file: string, options: ExplainCommandOptions): Pr
       const told = <A, E>(effect: Effect.Effect<A, E>) =>
         Effect.mapError(effect, (error) => (error instanceof InputError ? locate(error) : error))
       const loader = new Loader()
-      yield* told(requireKept(scenario, file, loader))
+      yield* told(
+        requireKept(scenario, file, loader, "to explain, of which every op is kept; sim run takes more")
+      )
       const run = yield* told(
         simulating((onSteps) => runScenario(scenario, file, { loader, record: true, onSteps }))
       )

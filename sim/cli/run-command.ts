@@ -11,6 +11,7 @@ import { execute, json, said, toldThough } from "../../scenarios/cli/execute.ts"
 import { requireApart } from "../../scenarios/cli/outputs.ts"
 import { filesOf } from "../../scenarios/named-files.ts"
 import { failureOf } from "../study/failure.ts"
+import { requireKept } from "./kept-ops.ts"
 import { printRun } from "./print-run.ts"
 import { simulating } from "./simulating.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
@@ -43,8 +44,13 @@ export const runCommand = (file: string, options: RunCommandOptions): Promise<nu
         filesOf(scenario, file)
       )
       const record = options.timeline !== undefined || options.record !== undefined
+      const loader = new Loader()
+      const kept = record
+        ? requireKept(scenario, file, loader, "with --timeline or --record, for which every op is kept")
+        : Effect.void
       const ran = yield* Effect.result(
-        simulating((onSteps) => runScenario(scenario, file, { loader: new Loader(), record, onSteps })).pipe(
+        kept.pipe(
+          Effect.andThen(simulating((onSteps) => runScenario(scenario, file, { loader, record, onSteps }))),
           Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
         )
       )

@@ -339,18 +339,24 @@ describe("bad input is refused", () => {
 })
 
 it.each([
-  [1_000_000, []],
+  ["explain", 1_000_000, []],
   // Ranks that are not alike are each simulated, and their ops kept.
-  [900, ["--set", "world.ranks=64", "--set", "jitter=0.01"]]
-])("%d steps of more ops than can be kept are not explained", (steps, sets) => {
-  const args = ["explain", "scenarios/geo-gpt2.yaml", ...sets, "--set", `steps=${steps}`]
-  const { status, stdout, stderr } = sim(...args)
-  expect(stderr).toMatch(
-    new RegExp(
-      String.raw`^sim: --set steps=${steps}: steps: ${steps} is not accepted; expected at most \d+ to explain, [^\n]+\n$`,
-      "u"
+  ["explain", 900, ["--set", "world.ranks=64", "--set", "jitter=0.01"]],
+  ["run", 1_000_000, ["--timeline", "never.json"]],
+  ["run", 1_000_000, ["--record", "never.arrow"]]
+] as const)(
+  "sim %s does not keep every op of %d steps where these are too many, %j",
+  (command, steps, more) => {
+    const args = [command, "scenarios/geo-gpt2.yaml", ...more, "--set", `steps=${steps}`]
+    const { status, stdout, stderr } = sim(...args)
+    expect(stderr).toMatch(
+      new RegExp(
+        String.raw`^sim: --set steps=${steps}: steps: ${steps} is not accepted; expected at most \d+ (?:to explain|with --timeline or --record), [^\n]+\n$`,
+        "u"
+      )
     )
-  )
-  expect(Number(/at most (\d+)/u.exec(stderr)![1])).toBeLessThan(steps)
-  expect({ status, stdout }).toEqual({ status: 2, stdout: "" })
-})
+    expect(Number(/at most (\d+)/u.exec(stderr)![1])).toBeLessThan(steps)
+    expect({ status, stdout }).toEqual({ status: 2, stdout: "" })
+    for (const file of ["never.json", "never.arrow"]) expect(fs.existsSync(file)).toBe(false)
+  }
+)
