@@ -30,6 +30,10 @@ export interface Estimate {
   readonly carriedOver?: true
 }
 
+/** "copy: scaled (between rows of d2d, ...)". */
+export const printEstimate = ({ kernel, source, detail }: Estimate): string =>
+  `${kernel}: ${source} (${detail})`
+
 /** What was not measured so far: one entry for each kernel and provenance, with the first detail and how many others. */
 export class Estimates {
   readonly #notes = new Map<string, { estimate: Estimate; readonly details: Set<string> }>()

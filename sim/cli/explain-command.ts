@@ -1,5 +1,6 @@
 // sim explain: why a scenario's step takes as long as it does, from the timeline of a run.
 import * as Effect from "effect/Effect"
+import { printEstimate } from "../../core/cost/provenance.ts"
 import type { Timeline } from "../../core/machine/timeline.ts"
 import { InputError } from "../../core/input-error.ts"
 import { explain, stepsOf, stepWindow } from "../explain/explain.ts"
@@ -57,15 +58,21 @@ export const explainCommand = (file: string, options: ExplainCommandOptions): Pr
         wireLatencySeconds: wireLatency(run.prepared.simulable, timeline, run.simulated.opLogs)
       })
       const more = run.prepared.explain?.()
-      const { warnings } = withIgnoredFields(result, scenario)
+      const { warnings, estimates } = withIgnoredFields(result, scenario)
       const title = `${scenario.name}: ${result.algorithm} on ${counted(result.ranks, "rank")}`
       const columns = process.stdout.isTTY ? process.stdout.columns : undefined
       return said(
         options.json === true
-          ? json({ ...explanation, ...(more === undefined ? {} : { family: more.json }), warnings })
+          ? json({
+              ...explanation,
+              ...(more === undefined ? {} : { family: more.json }),
+              estimates,
+              warnings
+            })
           : `${[
               printExplanation(explanation, { title, ...(columns === undefined ? {} : { columns }) }),
               ...(more === undefined ? [] : ["", ...more.lines]),
+              ...section("not measured", estimates.map(printEstimate)),
               ...section("warnings", warnings)
             ].join("\n")}\n`
       )

@@ -1,4 +1,5 @@
 // A run's result for a person: its family's figures, what was sent, and what to be careful about.
+import { printEstimate } from "../../core/cost/provenance.ts"
 import { formatBytes, formatSeconds, formatShare, counted } from "../../core/units.ts"
 import { familyOf } from "../../scenarios/families.ts"
 import type { RunResult } from "../../scenarios/result.ts"
@@ -16,7 +17,6 @@ export const printRun = (result: RunResult): string => {
     ]),
     (column) => column === 1 || column === 2
   )
-  const estimates = result.estimates.map(({ kernel, source, detail }) => `${kernel}: ${source} (${detail})`)
   const models = [
     ...(network === undefined ? [] : [`network ${network}`]),
     ...(collectives === undefined ? [] : [`collectives ${collectives}`])
@@ -27,7 +27,7 @@ export const printRun = (result: RunResult): string => {
     "",
     ...familyOf(result).print(result),
     ...section("links", traffic),
-    ...section("not measured", estimates),
+    ...section("not measured", result.estimates.map(printEstimate)),
     ...section("warnings", result.warnings),
     "",
     `digest ${result.digest}`,

@@ -1,7 +1,7 @@
 // What the points of a study are warned of, each once, and how many of them it is of.
 import { counted } from "../../core/units.ts"
 
-export interface Tallied {
+interface Tallied {
   readonly text: string
   readonly points: number
 }

@@ -48,6 +48,7 @@ const vain: ReadonlyArray<readonly [task: string, field: string, set: string, ev
   ["moe-training", "routing", "routing={skew: 1}", true],
   ["data-parallel", "activations.by", "activations={by: fused}", false],
   ["data-parallel", "activations.by", "activations={by: eager, recompute: block}", false],
+  ["data-parallel", "activations.output", "activations={by: eager, output: dropped}", false],
   ["expert-offload", "jitter", "jitter=0.1", true],
   ["expert-offload", "routing", "routing={trace: x.arrow}", true],
   ["expert-offload", "workload.tokenScheduler", "workload.tokenScheduler=true", true],
@@ -217,5 +218,15 @@ describe("sim", () => {
       readonly warnings: ReadonlyArray<string>
     }
     expect(warnings).toContain(warning)
+  })
+
+  it("explain says what was not measured, as run does", () => {
+    const estimates = (command: string) => {
+      const { stdout } = sim(command, "scenarios/geo-gpt2.yaml", "--json")
+      return (JSON.parse(stdout) as { readonly estimates: ReadonlyArray<unknown> }).estimates
+    }
+    expect(estimates("explain")).toEqual(estimates("run"))
+    expect(estimates("explain")).not.toEqual([])
+    expect(sim("explain", "scenarios/geo-gpt2.yaml").stdout).toMatch(/^not measured\n {2}host: free \(/mu)
   })
 })
