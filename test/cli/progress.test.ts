@@ -70,5 +70,5 @@ it("a study of a million points says how far it has read them, and is ended by C
   const signalledAt = performance.now()
   child.kill("SIGINT")
   expect(await ended).toEqual({ status: 130, stdout: "", stderr: told })
-  expect(performance.now() - signalledAt).toBeLessThan(20_000)
+  expect(performance.now() - signalledAt).toBeLessThan(5000)
 })

@@ -261,7 +261,7 @@ describeNative("exec train over processes", () => {
     process.kill(childrenOf(child.pid!)[1]!, "SIGKILL")
     const { code, text } = await end
     // They hear of it within 10 s, and then end.
-    expect(performance.now() - killedAt).toBeLessThan(20_000)
+    expect(performance.now() - killedAt).toBeLessThan(15_000)
     expect(code).not.toBe(0)
     expect(text).toContain("[1] ended by SIGKILL")
     // Each of the others says whom it has lost.
