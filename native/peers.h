@@ -45,6 +45,9 @@ class Peers {
   /** One that is silent for so long is lost, and a fault here. */
   virtual double lostAfterSeconds() const = 0;
 
+  /** No two of these are reached at one host's address: what goes between them shares no adapter. All ranks say the same. */
+  virtual bool areApart(const std::vector<int>& ranks) const = 0;
+
   /** From now on a fault here is one of the others, and theirs is one here. `shared` outlives this, or the next `unlink`. */
   virtual void link(Shared& shared) = 0;
   virtual void unlink() = 0;

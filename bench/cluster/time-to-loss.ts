@@ -2,6 +2,7 @@
 // shaped links (namespaces.ts), by DDP, Local SGD, DreamDDP, Streaming DiLoCo, and by PyTorch DDP in the same namespaces, from the same
 // weights on the same batches. Needs root and iproute2; PyTorch DDP needs torch, transformers and safetensors.
 //   node bench/cluster/time-to-loss.ts --out time-to-loss                 a GPU for each rank, NCCL over sockets
+//   node bench/cluster/time-to-loss.ts --mps                              both ranks at once on one GPU, by CUDA MPS
 //   node bench/cluster/time-to-loss.ts --backend cpu --out time-to-loss   at toy size, to try it
 // The clock starts at the end of a run's first step, when kernels are loaded and ranks connected. Parameters are copied on the device at
 // the end of some steps and evaluated after the run, so no evaluation is in its time; copies are. A loss is the mean over ranks, each with
@@ -23,6 +24,7 @@ import { firstValues, writeForTorch } from "../native/for-torch.ts"
 import { Crew, graceMillis, within } from "./crew.ts"
 import { predict, profileLine, startProfile, type Predicted } from "./predict.ts"
 import { gpt2Sizes } from "./hugging-face.ts"
+import { startMps } from "./mps.ts"
 import { Cluster, whyNoCluster } from "./namespaces.ts"
 import { ended, Runners, startRanks } from "./runners.ts"
 import { chartOf, reportOf, rowLine, together, type Answer, type Row } from "./time-to-loss-report.ts"
@@ -40,6 +42,7 @@ const { values: options } = optionsOf({
     period: { type: "string" },
     /** A run that is predicted to take longer takes fewer steps, whole periods. */
     "run-seconds": { type: "string", default: "32" },
+    mps: { type: "boolean", default: false },
     "budget-seconds": { type: "string", default: "1000000" },
     python: { type: "string", default: "python3" }
   }
@@ -92,18 +95,25 @@ const say = (text: string): void =>
 /** Kept back of the time that was given, for the report. */
 const reserveSeconds = 4
 
+const clusterOf = (rate: number): Cluster =>
+  new Cluster(Array.from({ length: ranks }, () => ({ up: rate, down: rate })))
+
 /** A profile at full speed for plans and predictions; undefined where it could not be made. */
 const profiled = async (): Promise<string | undefined> => {
   const profile = path.join(out, "profile.arrow")
-  const about = { file, set: size, ranks, cluster: undefined, backend: options.backend, out: profile }
+  // NCCL has no two ranks of one host on one GPU.
+  const free = mps === undefined ? undefined : clusterOf(Infinity)
+  const about = { file, set: size, ranks, cluster: free, backend: options.backend, out: profile, env }
   const { children, told } = startProfile({ ...about, emulateDevice: false })
-  const made = Promise.all(children.map(ended)).then(
-    () => {
-      say(profileLine(told()))
-      return ""
-    },
-    (error: unknown) => messageOf(error)
-  )
+  const made = Promise.all(children.map(ended))
+    .then(
+      () => {
+        say(profileLine(told()))
+        return ""
+      },
+      (error: unknown) => messageOf(error)
+    )
+    .finally(() => free?.close())
   const stop = (): void => children.forEach((child) => void child.kill("SIGKILL"))
   const failure = await within(Math.min(120, secondsLeft() - reserveSeconds), made, stop, "no time was left")
   if (failure === "") return profile
@@ -205,6 +215,8 @@ say(
 )
 const folder = mkdtempSync(path.join(tmpdir(), "time-to-loss-"))
 process.on("exit", () => rmSync(folder, { recursive: true, force: true }))
+const mps = options.mps ? startMps(folder) : undefined
+const env = mps?.env ?? {}
 const profiling = profiled()
 const { gradientBytes, forTorch } = await writeFiles()
 say("files for PyTorch are written")
@@ -216,8 +228,7 @@ say(
   `profiled: ${computeSeconds === undefined ? "?" : (1e3 * computeSeconds).toFixed(2)} ms of compute a step`
 )
 
-const first = { up: rates[0]!, down: rates[0]! }
-const cluster = new Cluster(Array.from({ length: ranks }, () => first))
+const cluster = clusterOf(rates[0]!)
 const ours = new Crew<Request, Answer>(
   () =>
     new Runners(
@@ -225,7 +236,8 @@ const ours = new Crew<Request, Answer>(
         ranks,
         cluster,
         ["bench/cluster/time-to-loss-rank.ts", "--backend", options.backend],
-        "pipe"
+        "pipe",
+        { env }
       ),
       graceMillis
     )
@@ -234,7 +246,8 @@ const theirs = new Crew<ForTorch & HowLong, Answer>(
   () =>
     new Runners(
       startRanks(ranks, cluster, ["bench/cluster/torch-ddp.py", options.backend], "pipe", {
-        program: [options.python]
+        program: [options.python],
+        env
       }),
       graceMillis
     )
@@ -265,6 +278,7 @@ try {
 } finally {
   await Promise.all([ours.end(), theirs.end()])
   cluster.close()
+  mps?.stop()
 }
 const { text, complete } = reportOf(rows, base)
 keep({ computeSeconds, gradientBytes, report: text.split("\n") })

@@ -74,19 +74,23 @@ RemoteTask::Body RemoteTask::reduceOnOwn(const std::vector<Spans>& sends, const 
 }
 
 /**
- * Everybody's bytes, one member's behind another's. Two exchange them: a ring of NCCL's would hand on a chunk only when the last one
- * has come, which over a link that takes time is slower by that time for each, and between two saves nothing.
+ * Everybody's bytes, one member's behind another's. Two, and more that are each on a host of its own, send them to each other: a ring of
+ * NCCL's would hand on a chunk only when the last one has come, which over a link that takes time is slower by that time for each, and
+ * crosses no link less often. Of members that share a host's link to others it does.
  */
 void RemoteTask::gatherEqual(const NcclCalls& calls, char* at, int64_t each) const {
   if (each == 0) return;
   char* const own = at + each * static_cast<int64_t>(own_);
-  if (members_ != 2) {
+  if (!sendsAll_) {
     calls.allGather(own, at, each);
     return;
   }
-  const size_t other = 1 - own_;
-  calls.send(own, each, static_cast<int>(other));
-  calls.receive(at + each * static_cast<int64_t>(other), each, static_cast<int>(other));
+  for (size_t step = 1; step < members_; step++) {
+    const size_t next = (own_ + step) % members_;
+    const size_t before = (own_ + members_ - step) % members_;
+    calls.send(own, each, static_cast<int>(next));
+    calls.receive(at + each * static_cast<int64_t>(before), each, static_cast<int>(before));
+  }
 }
 
 /** The same of all values: everybody gets everything, and adds for itself. */

@@ -36,7 +36,8 @@ RemoteTask::RemoteTask(const Call& call, size_t member, std::shared_ptr<NcclComm
       meaning_(peers.meaningOf(call, member)),
       communicator_(std::move(communicator)),
       order_(std::move(order)),
-      peers_(peers) {
+      peers_(peers),
+      sendsAll_(members_ == 2 || peers.areApart(call.group->members)) {
   const std::vector<Operand>& sent = inputs_.empty() ? outputs_ : inputs_;
   for (const Operand& tensor : sent) encodings_.push_back(encodingOf(tensor.dtype, wire_));
   for (const Operand& in : inputs_) {

@@ -84,6 +84,8 @@ class RemoteTask : public CudaTask {
   const std::shared_ptr<NcclCommunicator> communicator_;
   const std::shared_ptr<LaunchOrder> order_;
   Peers& peers_;
+  /** What all get of all goes from each to each, rather than around. */
+  const bool sendsAll_;
   std::vector<Encoding> encodings_;
   /** An output lies where an input does. Known here alone: whatever members must do alike cannot depend on it. */
   bool overwrites_ = false;

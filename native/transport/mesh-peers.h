@@ -18,6 +18,7 @@ class MeshPeers : public Peers {
   int rank() const override { return mesh_.rank(); }
   int size() const override { return mesh_.size(); }
   double lostAfterSeconds() const override { return mesh_.lostAfterSeconds(); }
+  bool areApart(const std::vector<int>& ranks) const override { return mesh_.areApart(ranks); }
   void link(Shared& shared) override;
   void unlink() override;
   bool enter() override;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 #include <utility>
 
 #include "handshake.h"
@@ -56,12 +57,19 @@ Mesh::Mesh(MeshOptions options) : options_(std::move(options)) {
   if (options_.size > 1) listener_ = listenOn(options_.host, port_);
 }
 
+bool Mesh::areApart(const std::vector<int>& ranks) const {
+  if (!connected_.load(std::memory_order_acquire)) return false;
+  std::set<std::string> hosts;
+  return std::all_of(ranks.begin(), ranks.end(), [&](int rank) { return hosts.insert(hosts_.at(static_cast<size_t>(rank))).second; });
+}
+
 void Mesh::connect(const std::vector<Address>& addresses, const std::string& key, double timeoutSeconds) {
   if (connecting_.exchange(true)) throw NoMesh("rank " + std::to_string(options_.rank) + " was told to connect before");
   if (addresses.size() != static_cast<size_t>(options_.size)) {
     throw NoMesh(std::to_string(addresses.size()) + " addresses for " + std::to_string(options_.size) + " ranks");
   }
   if (options_.size == 1) return;
+  for (const Address& address : addresses) hosts_.push_back(address.host);
   const int listener = std::exchange(listener_, -1);
   OpenConnections open(joinPeers(listener, options_, key, 1 + options_.streams, addresses, timeoutSeconds, &givenUp_));
   auto carrier = carrierOver(open, timeoutSeconds);

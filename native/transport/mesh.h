@@ -141,6 +141,8 @@ class Mesh : private Carrier::Owner, private Connections::Handler {
    * cannot be reached or does not come in time, and when it was called before.
    */
   void connect(const std::vector<Address>& addresses, const std::string& key, double timeoutSeconds);
+  /** Whether no two of these ranks have one host's address; no before `connect` has returned. */
+  bool areApart(const std::vector<int>& ranks) const;
   /** Ends a `connect` that is under way, or is to come, soon. From any thread. */
   void giveUp() { givenUp_.cancel(); }
 
@@ -239,6 +241,8 @@ class Mesh : private Carrier::Owner, private Connections::Handler {
   void still() override;
 
   const MeshOptions options_;
+  /** By rank; of others once `connected_`. */
+  std::vector<std::string> hosts_;
   Staging staging_{chunkBytes, stagedMax};
   int listener_ = -1;
   int port_ = 0;

@@ -33,7 +33,7 @@ Meshes meshesOf(int size, int streams, const std::function<void(MeshOptions&)>& 
     options.transport = transport;
     change(options);
     meshes.push_back(std::make_unique<Mesh>(options));
-    addresses.push_back({"127.0.0.1", meshes.back()->port()});
+    addresses.push_back({options.host, meshes.back()->port()});
   }
   std::vector<std::thread> threads;
   for (auto& mesh : meshes) threads.emplace_back([&] { mesh->connect(addresses, "a key", 10); });
@@ -131,6 +131,7 @@ int main(int argc, char** argv) {
   staging();
   overEach([](const char* name) {
     notes();
+    neighbours();
     failures();
     sessions();
     collectives();

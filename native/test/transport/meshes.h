@@ -75,6 +75,7 @@ void collectives();
 void plans();
 /** Notes, peers that vanish or contradict each other, strangers (peers.cc). */
 void notes();
+void neighbours();
 void failures();
 void strangers();
 /** Machines that follow each other on one mesh (sessions.cc). */

@@ -46,6 +46,15 @@ void notes() {
   check(heard[100] == large && heard[101] == "a goodbye", "a large note, and the goodbye after all of them");
 }
 
+void neighbours() {
+  check(!Mesh(oneOfTwo(0)).areApart({0, 1}), "nobody is known before all have met");
+  const Meshes meshes = meshesOf(4, 1, [](MeshOptions& options) { options.host = options.rank < 2 ? "127.0.0.1" : options.rank == 2 ? "127.0.0.2" : "127.0.0.3"; });
+  for (const auto& mesh : meshes) {
+    check(mesh->areApart({3, 0, 2}) && mesh->areApart({1}) && mesh->areApart({}), "each at an address of its own");
+    check(!mesh->areApart({0, 1}) && !mesh->areApart({2, 1, 3, 0}), "two at one");
+  }
+}
+
 void failures() {
   {
     // Goes away without a word: what a killed process looks like to others.
