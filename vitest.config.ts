@@ -61,7 +61,7 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     exclude: ["**/node_modules/**", "**/dist/**"],
-    globalSetup: ["test/setup/bundle.ts"],
+    globalSetup: ["test/setup/bundle.ts", "test/setup/temporary.ts"],
     setupFiles: ["test/setup/properties.ts", "test/setup/processes.ts"],
     // Processes that tests start find there what others have compiled: half of their start. As the command lines have it anyhow.
     env: { NODE_COMPILE_CACHE: process.env["NODE_COMPILE_CACHE"] ?? join(tmpdir(), "node-compile-cache") },

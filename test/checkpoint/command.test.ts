@@ -1,5 +1,5 @@
 // `exec train --checkpoint` as a user and a cluster meet it: told to end, killed in part, refused.
-import { spawn, spawnSync } from "node:child_process"
+import { spawn } from "node:child_process"
 import {
   existsSync,
   mkdirSync,
@@ -13,15 +13,14 @@ import {
 import { tmpdir } from "node:os"
 import * as path from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
-import { fileURLToPath } from "node:url"
 import { afterAll, expect, it } from "vitest"
 import type { TrainResult } from "../../exec/cli/train-command.ts"
+import { exec as warmExec, root } from "../cli/launch.ts"
 import { describeNative } from "../native/addon.ts"
 import { endsWithParent } from "../setup/ends-with-parent.ts"
 import { childrenOf } from "../setup/running.ts"
 import { newest, stateIn, whole } from "./training.ts"
 
-const root = fileURLToPath(new URL("../..", import.meta.url))
 const folder = mkdtempSync(path.join(tmpdir(), "checkpoint-command-"))
 const running = new Set<ReturnType<typeof spawn>>()
 afterAll(() => {
@@ -29,15 +28,13 @@ afterAll(() => {
   rmSync(folder, { recursive: true, force: true })
 })
 
-const command = (...args: ReadonlyArray<string>): ReadonlyArray<string> => [
-  path.join(root, "bin/exec.js"),
+const lineOf = (args: ReadonlyArray<string>): ReadonlyArray<string> => [
   "train",
   path.join(import.meta.dirname, "tiny.yaml"),
   ...args
 ]
 
-const exec = (...args: ReadonlyArray<string>) =>
-  spawnSync(process.execPath, command(...args), { cwd: root, encoding: "utf8" })
+const exec = (...args: ReadonlyArray<string>) => warmExec(...lineOf(args))
 
 /** Begins a run of many steps, and does something to it once it has a checkpoint; how it ended. */
 const interrupted = async (
@@ -46,7 +43,7 @@ const interrupted = async (
   then: (child: ReturnType<typeof spawn>) => void
 ) => {
   const asked = ["--steps", "1000000", "--checkpoint", checkpoint, "--checkpoint-every", "5"]
-  const child = spawn(process.execPath, command(...args, ...asked), {
+  const child = spawn(process.execPath, [path.join(root, "bin/exec.js"), ...lineOf([...args, ...asked])], {
     cwd: root,
     env: endsWithParent,
     stdio: ["ignore", "ignore", "pipe"]

@@ -1,23 +1,20 @@
 // `exec train` as a user meets it: what it prints, what repeats, what Ctrl-C leaves, and how bad input is refused.
-import { spawn, spawnSync } from "node:child_process"
+import { spawn } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
-import { fileURLToPath } from "node:url"
 import { afterAll, describe, expect, it } from "vitest"
 import type { TrainResult } from "../../exec/cli/train-command.ts"
 import { describeNative } from "../native/addon.ts"
 import { endsWithParent } from "../setup/ends-with-parent.ts"
-import { execEach } from "./launch.ts"
+import { exec as anyExec, execEach, root } from "./launch.ts"
 
-const root = fileURLToPath(new URL("../..", import.meta.url))
 const launcher = path.join(root, "bin/exec.js")
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "exec-train-"))
 afterAll(() => fs.rmSync(folder, { recursive: true, force: true }))
 
-const exec = (...args: ReadonlyArray<string>) =>
-  spawnSync(process.execPath, [launcher, "train", ...args], { cwd: root, encoding: "utf8" })
+const exec = (...args: ReadonlyArray<string>) => anyExec("train", ...args)
 
 const scenario = path.join(folder, "tiny.yaml")
 fs.writeFileSync(

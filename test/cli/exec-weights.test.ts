@@ -1,21 +1,18 @@
 // Weights from `exec train --save` to `exec generate --weights`, as a user meets them.
-import { spawn, spawnSync } from "node:child_process"
+import { spawn } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
-import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll, expect, it } from "vitest"
 import { freePort } from "../../exec/job/free-port.ts"
 import { freshSecret } from "../../exec/job/secret.ts"
 import { variablesOf } from "../job/started.ts"
 import { describeNative } from "../native/addon.ts"
+import { exec, root } from "./launch.ts"
 
-const root = fileURLToPath(new URL("../..", import.meta.url))
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "exec-weights-"))
 afterAll(() => fs.rmSync(folder, { recursive: true, force: true }))
 
-const exec = (...args: ReadonlyArray<string>) =>
-  spawnSync(process.execPath, [path.join(root, "bin/exec.js"), ...args], { cwd: root, encoding: "utf8" })
 const file = (name: string, content: string): string => {
   const at = path.join(folder, name)
   fs.writeFileSync(at, content)

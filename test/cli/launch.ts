@@ -1,10 +1,11 @@
-// The command lines in processes of their own, for tests.
+// The command lines in other processes, for tests: one process for all that a worker tries, or one of their own.
 import { spawn, spawnSync, type ChildProcess } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
-import { afterAll } from "vitest"
+import { isAlive } from "../setup/running.ts"
+import type { Request } from "./several.ts"
 
 export const root = fileURLToPath(new URL("../..", import.meta.url))
 const launcherOf = (command: "sim" | "exec"): string => path.join(root, `bin/${command}.js`)
@@ -16,50 +17,107 @@ interface Ended {
   readonly stderr: string
 }
 
+/** One process for command lines one after another: it starts once, and finds compiled what those before it have used. */
+interface Warm {
+  readonly environment: string
+  readonly child: ChildProcess
+  /** The end of the pipe that is written to. */
+  readonly requests: number
+  readonly files: Readonly<Record<"answers" | "out" | "err", Tail>>
+}
+let warm: Warm | undefined
+
+/** A file that another process adds to; each text once. */
+class Tail {
+  readonly fd: number
+  #at = 0
+  constructor(file: string) {
+    this.fd = fs.openSync(file, "a+")
+  }
+  rest(): string {
+    const bytes = Buffer.alloc(fs.fstatSync(this.fd).size - this.#at)
+    fs.readSync(this.fd, bytes, 0, bytes.length, this.#at)
+    this.#at += bytes.length
+    return bytes.toString()
+  }
+}
+
+const startWarm = (environment: string): Warm => {
+  const place = fs.mkdtempSync(path.join(os.tmpdir(), "tandem-warm-"))
+  const [pipe, answers] = [path.join(place, "requests"), path.join(place, "answers")]
+  spawnSync("mkfifo", [pipe])
+  // Opened for both, a pipe does not wait for its reader, who sees its end when this process has gone.
+  const requests = fs.openSync(pipe, "r+")
+  const files = {
+    answers: new Tail(answers),
+    out: new Tail(path.join(place, "out")),
+    err: new Tail(path.join(place, "err"))
+  }
+  const child = spawn(process.execPath, [path.join(root, "test/cli/several.ts"), pipe, answers], {
+    cwd: root,
+    stdio: ["ignore", files.out.fd, files.err.fd]
+  })
+  child.unref()
+  return { environment, child, requests, files }
+}
+
+const endWarm = (): void => {
+  if (warm === undefined) return
+  for (const fd of [warm.requests, ...Object.values(warm.files).map((file) => file.fd)]) fs.closeSync(fd)
+  warm = undefined
+}
+
+/** How a process ended that nobody has waited for yet: proc(5), exit_code. */
+const howEnded = (pid: number): string => {
+  const status = Number(fs.readFileSync(`/proc/${pid}/stat`, "utf8").trim().split(" ").at(-1))
+  const signal = status & 127
+  const [name] = Object.entries(os.constants.signals).find(([, number]) => number === signal) ?? []
+  return name === undefined ? `with ${status >> 8}` : `by ${name}`
+}
+
+const pause = new Int32Array(new SharedArrayBuffer(4))
+
 const launched =
   (command: "sim" | "exec") =>
-  (...args: ReadonlyArray<string>): Ended => {
-    const { status, stdout, stderr } = spawnSync(process.execPath, [launcherOf(command), ...args], {
-      cwd: root,
-      encoding: "utf8"
-    })
-    return { status, stdout, stderr }
+  (...line: ReadonlyArray<string>): Ended => {
+    // A process of its own for another environment.
+    const environment = JSON.stringify(process.env)
+    if (warm?.environment !== environment) endWarm()
+    const { child, requests, files } = (warm ??= startWarm(environment))
+    fs.writeSync(requests, `${JSON.stringify({ command, line } satisfies Request)}\n`)
+    for (;;) {
+      // Asked before the answer is looked for: who answers, and then ends, has answered.
+      const lives = isAlive(child.pid!)
+      const answer = files.answers.rest()
+      if (answer !== "") return { status: Number(answer), stdout: files.out.rest(), stderr: files.err.rest() }
+      if (!lives) {
+        const how = `ended ${howEnded(child.pid!)} in "${line.join(" ")}"`
+        const wrote = files.out.rest() + files.err.rest()
+        endWarm()
+        throw new Error(`the process of command lines of ${command} ${how}; it wrote ${wrote}`)
+      }
+      Atomics.wait(pause, 0, 0, 2)
+    }
   }
+/** A command line, in a process that others before it may have gone through. Throws where that ends. */
 export const sim = launched("sim")
 export const exec = launched("exec")
 
-/** Of each of several command lines, in one process that starts once for all. Throws where that does not come to its end. */
-const each = (command: "sim" | "exec", lines: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<Ended> => {
-  const child = spawnSync(process.execPath, [path.join(root, "test/cli/several.ts"), command], {
-    cwd: root,
-    encoding: "utf8",
-    input: JSON.stringify(lines),
-    // More than that ends the child: what is printed is small beside it.
-    maxBuffer: 1 << 28
-  })
-  // What each wrote ends with a zero, on standard error with the exit code before it.
-  const out = child.stdout.split("\0")
-  const err = child.stderr.split("\0")
-  const [done, rest] = [err.slice(0, -1), err.at(-1)!]
-  if (child.error !== undefined || child.status !== 0 || done.length !== lines.length) {
-    const next = lines[done.length]
-    const how = child.signal === null ? `with ${child.status}` : `by ${child.signal}`
-    const where = next === undefined ? "after the last" : `in "${next.join(" ")}"`
-    throw new Error(
-      `the process of ${lines.length} command lines of ${command} ended ${how} ${where}` +
-        `${child.error === undefined ? "" : ` (${child.error.message})`}; it wrote ${rest}`
-    )
-  }
-  return done.map((text, at) => {
-    const [, told, status] = /^(.*?)(\d+)$/su.exec(text)!
-    return { status: Number(status), stdout: out[at]!, stderr: told! }
-  })
-}
+const each =
+  (run: typeof sim) =>
+  (lines: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<Ended> =>
+    lines.map((line) => run(...line))
+export const simEach = each(sim)
+export const execEach = each(exec)
 
-export const simEach = (lines: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<Ended> =>
-  each("sim", lines)
-export const execEach = (lines: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<Ended> =>
-  each("exec", lines)
+/** A command line in a process of its own, as a person starts it. */
+export const alone = (command: "sim" | "exec", ...line: ReadonlyArray<string>): Ended => {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [launcherOf(command), ...line], {
+    cwd: root,
+    encoding: "utf8"
+  })
+  return { status, stdout, stderr }
+}
 
 /** Through a shell, which may limit the process first: `$SIM` is the command. */
 export const simInShell = (script: string, ...args: ReadonlyArray<string>): Ended => {
@@ -86,17 +144,8 @@ export const begin = (
   return { child, ended }
 }
 
-const folders: Array<string> = []
-afterAll(() => {
-  for (const folder of folders) fs.rmSync(folder, { recursive: true, force: true })
-})
-
-/** A folder that is gone after the tests of the file. */
-export const folder = (): string => {
-  const made = fs.mkdtempSync(path.join(os.tmpdir(), "tandem-cli-"))
-  folders.push(made)
-  return made
-}
+/** A folder that is gone after the run (test/setup/temporary.ts). */
+export const folder = (): string => fs.mkdtempSync(path.join(os.tmpdir(), "tandem-cli-"))
 
 /** Names of what is in a folder, that of one which is not there being nothing. */
 export const filesIn = (where: string): ReadonlyArray<string> =>

@@ -1,13 +1,26 @@
-// Command lines of `sim` or `exec` (the argument), one after another in one process: as JSON on standard input. After each, both
-// streams get a zero, standard error the exit code before it.
+// Command lines of `sim` and `exec`, one after another in one process. The pipe (first argument) has one in each line of JSON; the exit
+// code of each becomes a line of the file (second argument) once both streams have all that it wrote.
 import * as fs from "node:fs"
+import * as net from "node:net"
+import * as path from "node:path"
+import * as readline from "node:readline"
 
-const command = process.argv[2]!
-const { main } =
-  command === "exec" ? await import("../../exec/cli/main.ts") : await import("../../sim/cli/main.ts")
+export interface Request {
+  readonly command: "sim" | "exec"
+  readonly line: ReadonlyArray<string>
+}
 
-for (const line of JSON.parse(fs.readFileSync(0, "utf8")) as ReadonlyArray<ReadonlyArray<string>>) {
-  const status = await main(["node", command, ...line])
-  fs.writeSync(1, "\0")
-  fs.writeSync(2, `${status}\0`)
+const [pipe, answers] = process.argv.slice(2) as [string, string]
+const launcherOf = (command: string): string => path.join(import.meta.dirname, `../../bin/${command}.js`)
+// Of the kind that the event loop waits for: a read of the pipe would keep one of the few threads that read files.
+const { O_RDONLY, O_NONBLOCK } = fs.constants
+const requests = new net.Socket({ fd: fs.openSync(pipe, O_RDONLY | O_NONBLOCK) })
+
+for await (const request of readline.createInterface({ input: requests })) {
+  const { command, line } = JSON.parse(request) as Request
+  const { main } =
+    command === "exec" ? await import("../../exec/cli/main.ts") : await import("../../sim/cli/main.ts")
+  // Processes that the command starts begin as this one would have.
+  process.argv = [process.execPath, launcherOf(command), ...line]
+  fs.appendFileSync(answers, `${await main(process.argv)}\n`)
 }

@@ -1,17 +1,15 @@
 // docs/testing.md: the code it shows is the example's, and the outcome it shows is what the example comes to.
-import { spawnSync } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import { afterAll, describe, expect, it } from "vitest"
 
 import { onBoth } from "../../docs/examples/both-machines.ts"
 import { check, corrected, firstAttempt, keepsTheLaws } from "../../docs/examples/staggered.ts"
+import { root, sim } from "../cli/launch.ts"
 import { describeNative } from "../native/addon.ts"
 
-const root = fileURLToPath(new URL("../..", import.meta.url))
 const page = readFileSync(join(root, "docs/testing.md"), "utf8")
 const example = ["staggered", "both-machines"]
   .map((name) => readFileSync(join(root, `docs/examples/${name}.ts`), "utf8"))
@@ -47,11 +45,7 @@ describe("docs/testing.md", () => {
     expect(blocks("")).toEqual([failure])
     const saved = readFileSync(file!, "utf8")
     expect(blocks("yaml").map(withoutPath)).toEqual([withoutPath(saved)])
-    const { status, stdout, stderr } = spawnSync(
-      process.execPath,
-      [join(root, "bin/sim.js"), "run", file!, "--json"],
-      { encoding: "utf8" }
-    )
+    const { status, stdout, stderr } = sim("run", file!, "--json")
     expect(stderr).toBe("")
     expect(status).toBe(0)
     expect(JSON.parse(stdout)).toMatchObject({ algorithm: "local-sgd", ranks: 1 })

@@ -3,15 +3,13 @@ import { spawnSync } from "node:child_process"
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import * as path from "node:path"
-import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import { afterAll, expect, it } from "vitest"
 import { readRecord } from "../../exec/record-folder.ts"
 import { readProfile } from "../../traces/profile-file.ts"
-import { execEach } from "../cli/launch.ts"
+import { exec as warmExec, execEach, root } from "../cli/launch.ts"
 import { describeNative } from "../native/addon.ts"
 
-const root = fileURLToPath(new URL("../..", import.meta.url))
 const folder = mkdtempSync(path.join(tmpdir(), "exec-record-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
@@ -29,7 +27,7 @@ const execIn = (
   return { status, stdout, stderr }
 }
 const exec = (command: string, scenario: string, ...args: ReadonlyArray<string>) =>
-  execIn(process.env, command, scenario, ...args)
+  warmExec(command, `scenarios/agree/${scenario}.yaml`, ...args)
 const agree = (scenario: string, ...args: ReadonlyArray<string>) => exec("agree", scenario, ...args)
 /** The same with each of several options, in one process. */
 const agreeEach = (scenario: string, options: ReadonlyArray<ReadonlyArray<string>>) =>

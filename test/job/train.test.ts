@@ -5,16 +5,15 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from "node:os"
 import * as path from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
-import { fileURLToPath } from "node:url"
 import { afterAll, expect, it } from "vitest"
 import { freePort } from "../../exec/job/free-port.ts"
 import { freshSecret } from "../../exec/job/secret.ts"
+import { exec, root } from "../cli/launch.ts"
 import { describeNative } from "../native/addon.ts"
 import { endsWithParent } from "../setup/ends-with-parent.ts"
 import { childrenOf, isAlive } from "../setup/running.ts"
 import { variablesOf } from "./started.ts"
 
-const root = fileURLToPath(new URL("../..", import.meta.url))
 const folder = mkdtempSync(path.join(tmpdir(), "exec-job-"))
 const children: Array<ChildProcess> = []
 afterAll(() => {
@@ -31,10 +30,7 @@ const command = (...args: ReadonlyArray<string>): ReadonlyArray<string> => [
 
 const run = (...args: ReadonlyArray<string>): Record<string, unknown> => {
   const out = path.join(folder, `${args.length}-${args.join("").replaceAll(/\W/gu, "")}.json`)
-  const { status, stderr } = spawnSync(process.execPath, [...command(...args), "--out", out], {
-    cwd: root,
-    encoding: "utf8"
-  })
+  const { status, stderr } = exec("train", "scenarios/train-tiny.yaml", ...args, "--out", out)
   expect(status, stderr).toBe(0)
   return JSON.parse(readFileSync(out, "utf8")) as Record<string, unknown>
 }
@@ -92,8 +88,8 @@ describeNative("exec train over processes", () => {
   })
 
   it("starts no process where their number is not that of the ranks", () => {
-    const asked = command("--set", "world={ranksPerNode: [2, 1]}", "--processes", "100000")
-    const { status, stderr } = spawnSync(process.execPath, asked, { cwd: root, encoding: "utf8" })
+    const asked = ["--set", "world={ranksPerNode: [2, 1]}", "--processes", "100000"]
+    const { status, stderr } = exec("train", "scenarios/train-tiny.yaml", ...asked)
     expect(status).toBe(2)
     expect(stderr).toMatch(
       /^exec: .*: ranks: 3 is not accepted; expected 100000, for --processes 100000 starts 100000 processes, one for each rank\n$/u
@@ -207,11 +203,7 @@ describeNative("exec train over processes", () => {
       ["--record", "agree", "scenarios/agree/data-parallel.yaml"],
       ["-o", "profile", "scenarios/agree/data-parallel.yaml"]
     ] as const) {
-      const { status, stderr } = spawnSync(
-        process.execPath,
-        [command()[0]!, ...args, "--processes", "2", name, "/dev/null/there/file.arrow"],
-        { cwd: root, encoding: "utf8" }
-      )
+      const { status, stderr } = exec(...args, "--processes", "2", name, "/dev/null/there/file.arrow")
       expect(stderr).toMatch(
         /^exec: \/dev\/null\/there\/file.arrow: --\w+: .* is not accepted; expected a f\w+ /mu
       )
@@ -221,8 +213,8 @@ describeNative("exec train over processes", () => {
   })
 
   it("tells what all refuse once", () => {
-    const args = command("--text", "/nowhere/text", "--set", "world.ranks=3", "--processes", "3")
-    const { status, stderr } = spawnSync(process.execPath, args, { cwd: root, encoding: "utf8" })
+    const args = ["--text", "/nowhere/text", "--set", "world.ranks=3", "--processes", "3"]
+    const { status, stderr } = exec("train", "scenarios/train-tiny.yaml", ...args)
     expect(stderr).toMatch(/^exec: --text \/nowhere\/text: [^\n]+\n$/u)
     expect(status).toBe(2)
   })
