@@ -48,7 +48,10 @@ void notes() {
 
 void neighbours() {
   check(!Mesh(oneOfTwo(0)).areApart({0, 1}), "nobody is known before all have met");
-  const Meshes meshes = meshesOf(4, 1, [](MeshOptions& options) { options.host = options.rank < 2 ? "127.0.0.1" : options.rank == 2 ? "127.0.0.2" : "127.0.0.3"; });
+  const auto place = [](MeshOptions& options) {
+    options.host = options.rank < 2 ? "127.0.0.1" : options.rank == 2 ? "127.0.0.2" : "127.0.0.3";
+  };
+  const Meshes meshes = meshesOf(4, 1, place);
   for (const auto& mesh : meshes) {
     check(mesh->areApart({3, 0, 2}) && mesh->areApart({1}) && mesh->areApart({}), "each at an address of its own");
     check(!mesh->areApart({0, 1}) && !mesh->areApart({2, 1, 3, 0}), "two at one");
