@@ -4,11 +4,15 @@ import { formatBytes } from "../core/units.ts"
 type Settings = Readonly<Record<string, unknown>>
 
 interface Asked {
+  /** What `own` is called in a scenario. */
+  readonly section?: string
   /** What the scenario says of its algorithm, and what it would be that says nothing. */
   readonly own: Settings
   readonly usual: Settings
   /** Settings that act through what is planned, and nothing else. */
   readonly fields: ReadonlyArray<string>
+  /** What is the same with other settings, as a phrase. */
+  readonly what?: string
   /** What is warned of already. */
   readonly told: ReadonlyArray<string>
   /** Whether what is sent when is planned alike with other settings. */
@@ -17,21 +21,24 @@ interface Asked {
   readonly otherwise?: (field: string) => ReadonlyArray<string>
 }
 
-const shown = (value: unknown): string => (typeof value === "number" ? formatBytes(value) : String(value))
+const shown = (field: string, value: unknown): string =>
+  typeof value === "number" && field.endsWith("Bytes") ? formatBytes(value) : String(value)
 
 export const asPlannedWarnings = ({
+  section = "algorithm",
   own,
   usual,
   fields,
+  what = "the plan is",
   told,
   isAlike,
   otherwise = () => []
 }: Asked): ReadonlyArray<string> =>
   fields.flatMap((field) => {
-    const none = `algorithm.${field} has no effect:`
+    const none = `${section}.${field} has no effect:`
     if (own[field] === undefined || own[field] === usual[field]) return []
     if (told.some((warning) => warning.startsWith(none))) return []
     return isAlike({ ...own, [field]: usual[field] })
-      ? [`${none} the plan is as with ${shown(usual[field])}, here`]
+      ? [`${none} ${what} as with ${shown(field, usual[field])}, here`]
       : otherwise(field)
   })

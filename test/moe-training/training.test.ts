@@ -459,6 +459,10 @@ describe("what is said", () => {
       [
         "costs.between.all_to_all={fixed: 1us, perUnit: 1e-9, unit: bytes, scope: gathered}",
         /all_to_all.scope/
+      ],
+      [
+        "costs.inside.all_reduce={fixed: 1us, perUnit: 1e-9, unit: bytes, scope: gathered}",
+        /costs.inside.all_reduce.scope: gathered .*input or node: nothing is gathered/
       ]
     ] as const) {
       expect(await failure([override]), override).toMatch(expected)

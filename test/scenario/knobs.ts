@@ -5,6 +5,7 @@ import { collectiveKnobs } from "./collective-knobs.ts"
 import { tableKnobs } from "./table-knobs.ts"
 import { memoryKnobs } from "./memory-knobs.ts"
 import { planKnobs } from "./plan-knobs.ts"
+import { offloadKnobs, servedKnobs } from "./served-knobs.ts"
 import { devices, faults, hosts, training, type Knob } from "./shared-knobs.ts"
 
 const profile = "model={profile: traces/profiles/gpt2-h200.arrow}"
@@ -310,6 +311,13 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
       "{profile: traces/profiles/nccl-h100-sockets.arrow}",
       ...oneNode
     ],
+    [
+      "costs.between.all_to_all.scope",
+      "input",
+      "node",
+      "costs.between={all_to_all: {fixed: 1ms, perUnit: 1e-9, unit: bytes}}",
+      "world={ranks: 2}"
+    ],
     ["costs.portShare", "0.4", "1", "world={ranks: 2}"],
     ["costs.portShare", "0.3", "0.5", "costs.between={}", "world.links.inter.bandwidth=100Gbit/s"],
     ["costs.portShare", "0.6", "1", "costs.between={}", "algorithm=tutel"],
@@ -381,6 +389,7 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
       "0.3",
       "algorithm={name: predict-next, predictor: {name: oracle}}"
     ],
+    ...offloadKnobs,
     ["algorithm.slots", "cross-layer", "fixed-quota", "algorithm=expertflow"],
     ["algorithm.admission", "bypass", "forced", "algorithm={name: optimum}"],
     ["cache.scope", "per-layer", "shared", "cache.slotsPerLayer=8"],
@@ -435,6 +444,7 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
     ["algorithm.reuse", "1", "2"],
     ["algorithm.shot", "16", "128", "algorithm={name: shotkv, keep: 0.2}"],
     ["algorithm.decodeKeep", "0.2", "1", "algorithm={name: shotkv, keep: 0.2}"],
+    ...servedKnobs,
     ["requests.count", "6", "8"],
     ["requests.prompt", "400", "800", "requests={count: 4, prompt: 400, output: 8}"],
     ["requests.prompt.from", "400", "200"],

@@ -2,7 +2,7 @@
 import type { Random } from "../../random.ts"
 import { nameOf, type Algorithm, type Arbitrary, type SettingsSchema } from "../algorithm.ts"
 import type { ReplacementPolicy } from "./cache/policy.ts"
-import type { Demand } from "./demand.ts"
+import type { Demand, ExpertShape } from "./demand.ts"
 import type { SlotScope } from "./optimum.ts"
 import type { Prefetcher } from "./prefetcher.ts"
 import type { PredictorWeights } from "./predictor/trained.ts"
@@ -39,6 +39,8 @@ export interface OffloadAlgorithm<S extends SettingsSchema = SettingsSchema> ext
   scope?(settings: S["Type"]): SlotScope
   /** Whether it needs staging slots: it lets experts pass through without keeping them. */
   staging?(settings: S["Type"]): boolean
+  /** How many prefetches it submits at once where a scenario does not say, if not as many as a layer's time hides. */
+  usualWindow?(shape: ExpertShape): number
   parts(settings: S["Type"], facts: StrategyFacts): StrategyParts
   arbitrary(): Arbitrary<S["Encoded"]>
 }

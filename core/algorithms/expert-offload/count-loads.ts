@@ -1,5 +1,7 @@
 // How often a strategy loads on a given demand, without a machine: the quick answer to "what would this policy do?". Whether
 // a prefetch is in time only a machine can say; here every prefetch is.
+import { Digest } from "../../digest.ts"
+import type { CacheSink } from "./cache/expert-cache.ts"
 import type { Demand } from "./demand.ts"
 import type { Strategy } from "./strategy.ts"
 
@@ -34,11 +36,44 @@ export const countLoads = (demand: Demand, strategy: Strategy): LoadCount => {
       if (found === "resident") hits++
     }
   }
+  serveAll(demand, strategy, sink)
+  return { needs, hits, loads, prefetches, uselessPrefetches: cache.uselessPrefetches() }
+}
+
+/** What a strategy has done on a demand. */
+interface Served {
+  /** Of what was loaded in whose place and used, in order: two strategies that have it alike have done the same. */
+  readonly digest: string
+  /** Experts that left their slots for others. */
+  readonly evictions: number
+}
+
+/** Serves a demand with a strategy without a machine: what it decides never depends on time. */
+export const servedBy = (demand: Demand, strategy: Strategy): Served => {
+  const digest = new Digest()
+  let evictions = 0
+  digest.number(strategy.cache.slots)
+  serveAll(demand, strategy, {
+    // Which slot of those that are free is nobody's business, and of others says who left it.
+    load: (id, _, evicted, ahead) => {
+      if (evicted !== undefined) evictions++
+      digest.number(ahead ? 1 : 0)
+      digest.number(id)
+      digest.number(evicted ?? -1)
+    },
+    use: (id) => {
+      digest.number(2)
+      digest.number(id)
+    }
+  })
+  return { digest: digest.hex, evictions }
+}
+
+const serveAll = ({ calls }: Demand, strategy: Strategy, sink: CacheSink): void => {
   let step: number | undefined
-  for (const call of demand.calls) {
+  for (const call of calls) {
     if (call.step !== step) strategy.begin(call.step, sink)
     step = call.step
     strategy.serve(call, sink)
   }
-  return { needs, hits, loads, prefetches, uselessPrefetches: cache.uselessPrefetches() }
 }

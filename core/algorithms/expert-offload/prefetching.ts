@@ -3,6 +3,7 @@ import * as Schema from "effect/Schema"
 import { withDefault } from "../../fields.ts"
 import { arbitrary, said } from "../algorithm.ts"
 import { offloadAlgorithm } from "./algorithm.ts"
+import type { ExpertShape } from "./demand.ts"
 import { ActivationMatrices, LowestScore } from "./cache/activation-matrix.ts"
 import { Lru } from "./cache/lru.ts"
 import { FixedQuota, Outlook, PredictedUse } from "./cache/predicted-use.ts"
@@ -76,16 +77,19 @@ export const predictNext = offloadAlgorithm({
     }))
 })
 
+const wholeLayer = ({ experts }: ExpertShape): number => experts
+
 /** Streams all experts of the next layers round a ring of slots, as SE-MoE; by default as many at once as a layer has. */
 export const layerRing = offloadAlgorithm({
   title: "Layer ring",
   settings: Schema.Struct({ name: Schema.Literal("layer-ring"), ...window }),
   scope: () => "shared",
+  usualWindow: wholeLayer,
   parts: ({ window }, { demand: { shape } }) => {
     const outlook = new Outlook(shape)
     return {
       policyOf: () => new PredictedUse(outlook),
-      prefetcher: new WholeStep(new Everything(shape), outlook, window ?? shape.experts)
+      prefetcher: new WholeStep(new Everything(shape), outlook, window ?? wholeLayer(shape))
     }
   },
   arbitrary: () => arbitrary(drawnWindow, (drawn) => ({ name: "layer-ring" as const, ...said(drawn) }))

@@ -26,6 +26,16 @@ export const demandOf = ({ shape, choices }: RoutedSteps): Demand => ({
 export const tokensOf = ({ topK, choices }: RoutedSteps): ReadonlyArray<number> =>
   choices.map((layers) => (layers[0]?.length ?? 0) / topK)
 
+/** Whether every token of every step chose the same. */
+export const isSameRouting = (one: RoutedSteps, other: RoutedSteps): boolean =>
+  one.choices.length === other.choices.length &&
+  one.choices.every((layers, step) =>
+    layers.every((chosen, layer) => {
+      const others = other.choices[step]![layer]!
+      return chosen.length === others.length && chosen.every((expert, i) => expert === others[i])
+    })
+  )
+
 /**
  * Routing of a workload, drawn from statistics.
  *

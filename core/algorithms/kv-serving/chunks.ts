@@ -11,6 +11,9 @@ interface ChunkSettings extends SizeSettings {
   readonly pooling: "avg" | "max"
 }
 
+/** Tokens in a chunk, by the rule, where nobody says. */
+export const usualChunk = { paper: 10, kvpress: 20 } as const
+
 /**
  * Algorithm 1: bare products of the window's queries with all keys, summed over window, heads and chunk; the floor(limit /
  * chunk) best chunks in their order, of these the first limit - window tokens, and the last window tokens. The paper leaves
@@ -22,7 +25,7 @@ export const paperChunks = (
   time: number,
   limit: number
 ): LayerChoice => {
-  const chunk = settings.chunk ?? 10
+  const chunk = settings.chunk ?? usualChunk.paper
   const window = Math.min(settings.window ?? 32, limit)
   const count = Math.max(1, Math.floor(limit / chunk))
   const attributes = { time, chunk, count, limit: limit - window, window }
@@ -48,7 +51,7 @@ export const kvpressChunks = (
   time: number,
   limit: number
 ): LayerChoice => {
-  const chunk = settings.chunk ?? 20
+  const chunk = settings.chunk ?? usualChunk.kvpress
   const window = Math.min(settings.window ?? 64, time)
   const { kernel, pooling } = settings
   if (time < chunk) return observed({ window, kernel, pooling }, model, limit)
@@ -72,7 +75,7 @@ export const kvpressChunks = (
 
 /** kvpress is told the share removed, and computes the share kept from it again: both subtractions round. */
 const chunksKept = (chunks: number, { keep, budget, chunk }: ChunkSettings, time: number): number => {
-  if (budget !== undefined) return Math.floor(Math.min(time, budget) / (chunk ?? 20))
+  if (budget !== undefined) return Math.floor(Math.min(time, budget) / (chunk ?? usualChunk.kvpress))
   const ratio = 1 - (keep ?? defaultKeep)
   return Math.trunc(chunks * (1 - ratio))
 }

@@ -28,7 +28,7 @@ const usualWire = ({ algorithm }: DataParallelScenario): unknown =>
   Reflect.get(defaultsOf(dataParallelNamed(algorithm.name).settings), "wire")
 
 /** What in `training` needs the norm of all gradients. */
-const normWanted = (training: DataParallelScenario["training"]): string | undefined =>
+export const normWanted = (training: DataParallelScenario["training"]): string | undefined =>
   training?.clipNorm !== undefined
     ? "training.clipNorm"
     : lossScalingOf(training) === undefined

@@ -63,13 +63,18 @@ export const ignored = (scenario: ExpertOffloadScenario, facts?: RunFacts): Read
     warnings.push(
       `routing.statistics.repeat has no effect: ${formatShare(chance)} of a token's experts repeat by chance, of ${model.topK} out of ${model.experts}`
     )
-  const random =
-    !("trace" in routing) || jitter > 0 || ("predictor" in algorithm && algorithm.predictor.name === "oracle")
+  const allExperts = model.topK === model.experts
+  const predicts = "predictor" in algorithm && algorithm.predictor.name === "oracle"
+  const random = (!("trace" in routing) && !allExperts) || jitter > 0 || predicts
   return [
     ...warnings,
     ...hostWarnings(scenario.host, hostNever),
     ...deviceWarnings(device, "measured", facts),
-    ...seedWarnings(seed, random, "the routing comes from a trace, and nothing else is random")
+    ...seedWarnings(
+      seed,
+      random,
+      `${"trace" in routing ? "the routing comes from a trace" : "every token uses all experts of a layer"}, and nothing else is random`
+    )
   ]
 }
 

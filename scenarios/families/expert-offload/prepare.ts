@@ -6,6 +6,7 @@ import * as Schema from "effect/Schema"
 import {
   demandOf,
   generateRouting,
+  isSameRouting,
   tokensOf,
   type RoutedSteps
 } from "../../../core/algorithms/expert-offload/routing.ts"
@@ -40,16 +41,26 @@ export interface PlannedScenario {
   readonly model: MoeModel
   readonly workload: Workload
   readonly routing: RoutedSteps
+  /** Whether tokens were divided anew, and none went to the other batch. */
+  readonly tokensStayed: boolean
   readonly demand: Demand
   /** Slots in all, or of each layer: as `scope` says. */
   readonly slots: number
   readonly scope: SlotScope
   readonly costs: OffloadCosts
-  /** A fresh strategy of this scenario's algorithm, or of another under the same conditions, or for another demand. */
-  readonly strategy: (settings?: ExpertOffloadSettings, demand?: Demand) => Strategy
+  /** Prefetches submitted at once where the algorithm does not say. */
+  readonly window: number
+  /** A fresh strategy of this scenario's algorithm, or of another under the same conditions, or for another demand or scope. */
+  readonly strategy: (settings?: ExpertOffloadSettings, demand?: Demand, scope?: SlotScope) => Strategy
   /** Slots that an algorithm gets: in all where they are shared, of each layer where they are not. */
-  readonly slotsOf: (settings: ExpertOffloadSettings) => { readonly slots: number; readonly scope: SlotScope }
+  readonly slotsOf: (
+    settings: ExpertOffloadSettings,
+    scope?: SlotScope
+  ) => { readonly slots: number; readonly scope: SlotScope }
 }
+
+/** Of slots, where neither the scenario nor its algorithm says. */
+export const usualScope: SlotScope = "per-layer"
 
 const shippedWeights = "traces/expert-predictor.json"
 
@@ -77,7 +88,14 @@ export const planScenario = (
       "choices of experts for each (sequences, layers and topK)"
     )
     const random = new Random(scenario.seed)
-    const { routing, workload } = yield* resolveRouting(scenario, model, file, loader, random, refuse)
+    const { routing, workload, tokensStayed } = yield* resolveRouting(
+      scenario,
+      model,
+      file,
+      loader,
+      random,
+      refuse
+    )
     if (scenario.workload.warmupSteps >= decodeTokens) {
       return yield* refuse(
         "workload.warmupSteps",
@@ -108,8 +126,8 @@ export const planScenario = (
       hostLink: hostLink === undefined ? undefined : linkOf(hostLink)
     }
     const allSlots = yield* resolveSlots(scenario, model, refuse)
-    const slotsOf = (settings: ExpertOffloadSettings) => {
-      const scope = fixedScope(settings) ?? scenario.cache.scope ?? "per-layer"
+    const slotsOf = (settings: ExpertOffloadSettings, asked = scenario.cache.scope ?? usualScope) => {
+      const scope = fixedScope(settings) ?? asked
       return scope === "shared"
         ? { slots: allSlots, scope }
         : { slots: Math.floor(allSlots / model.layers), scope }
@@ -130,14 +148,16 @@ export const planScenario = (
       model,
       workload,
       routing,
+      tokensStayed,
       demand,
       ...own,
       costs,
       slotsOf,
-      strategy: (settings = scenario.algorithm, known = demand) =>
+      window,
+      strategy: (settings = scenario.algorithm, known = demand, asked) =>
         makeStrategy(settings, {
           demand: known,
-          ...slotsOf(settings),
+          ...slotsOf(settings, asked),
           stagingSlots: scenario.cache.stagingSlots,
           window,
           weights,
@@ -224,7 +244,7 @@ const resolveRouting = (
   loader: Loader,
   random: Random,
   refuse: Refuse
-): Effect.Effect<{ readonly routing: RoutedSteps; readonly workload: Workload }, InputError> =>
+): Effect.Effect<Pick<PlannedScenario, "routing" | "workload" | "tokensStayed">, InputError> =>
   Effect.gen(function* () {
     const { batch, promptTokens, prefill, decodeTokens, batches, tokenScheduler } = given
     const workload: Workload = { batch, batches, promptTokens, prefill, decodeTokens }
@@ -244,17 +264,10 @@ const resolveRouting = (
         "preset" in routing
           ? routingPresets[routing.preset]
           : { ...routing.statistics, repeat: [routing.statistics.repeat] }
-      return {
-        workload,
-        routing: generateRouting(
-          shape,
-          model.topK,
-          workload,
-          statistics,
-          random.split("routing"),
-          tokenScheduler
-        )
-      }
+      const drawn = (divided: boolean) =>
+        generateRouting(shape, model.topK, workload, statistics, random.split("routing"), divided)
+      const own = drawn(tokenScheduler)
+      return { workload, routing: own, tokensStayed: tokenScheduler && isSameRouting(own, drawn(false)) }
     }
     if (batches === 2)
       return yield* refuse("workload.batches", 2, "1 with a trace: its steps are what they are")
@@ -289,7 +302,7 @@ const resolveRouting = (
       )
     }
     const choices = found.steps.map((step) => traced.choices[step]!)
-    return { workload: found.workload, routing: { ...traced, shape, choices } }
+    return { workload: found.workload, routing: { ...traced, shape, choices }, tokensStayed: false }
   })
 
 /**

@@ -13,8 +13,10 @@ import { oneRank } from "../../../core/world.ts"
 import type { Host, Prepared } from "../../family.ts"
 import { modeWarnings } from "../../host.ts"
 import { mostStreamed, requireHeld } from "../../sizes.ts"
+import { asServedWarnings } from "./as-served.ts"
 import { offloadCosts } from "./costs.ts"
 import { figuresOf, type Figures, type Stretch } from "./figures.ts"
+import { ignored } from "./ignored.ts"
 import { planScenario, type PlannedScenario } from "./prepare.ts"
 import type { ExpertOffloadScenario } from "./scenario.ts"
 
@@ -115,7 +117,8 @@ export const prepare = (
           warmupSteps: fromStep,
           warnings: [
             ...remainderWarnings(scenario, model, slotsOfAll),
-            ...modeWarnings(scenario.host, costs)
+            ...modeWarnings(scenario.host, costs),
+            ...asServedWarnings(scenario, planned, ignored(scenario))
           ],
           details: { ...details }
         })

@@ -20,7 +20,7 @@ export const ignored = (scenario: KvServingScenario, facts?: RunFacts): Readonly
   ...launchWarnings(scenario, facts),
   ...(isFitted(scenario) ? [] : hostWarnings(scenario.host, hostNever(scenario))),
   ...faultWarnings(scenario.faults, worldOf(scenario), facts),
-  ...seedWarnings(scenario)
+  ...seedWarnings(scenario, cacheMethodNamed(scenario.algorithm.name).mustBeRead)
 ]
 
 const requestWarnings = ({ requests }: KvServingScenario): ReadonlyArray<string> =>
@@ -81,13 +81,16 @@ const worldOf = ({ transfer }: KvServingScenario) => {
   }
 }
 
-const seedWarnings = ({ seed, requests, jitter, algorithm }: KvServingScenario): ReadonlyArray<string> => {
+/** `kept`: which tokens stay is drawn, and how many. */
+export const seedWarnings = (
+  { seed, requests, jitter }: KvServingScenario,
+  kept: boolean
+): ReadonlyArray<string> => {
   const drawn =
     !("trace" in requests) &&
     (typeof requests.prompt !== "number" ||
       typeof requests.output !== "number" ||
       (requests.perSecond !== undefined && requests.arrivals === "poisson"))
-  const kept = cacheMethodNamed(algorithm.name).mustBeRead
   return seed !== 0 && !drawn && jitter === 0 && !kept
     ? ["seed has no effect: neither requests nor times nor what is kept are drawn"]
     : []

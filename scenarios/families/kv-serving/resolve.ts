@@ -2,9 +2,8 @@
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { drawRequests } from "../../../core/algorithms/kv-serving/arrivals.ts"
-import { defaultsOf } from "../../../core/algorithms/algorithm.ts"
-import { checkSettings, keptTokens, planChoices } from "../../../core/algorithms/kv-serving/choices.ts"
-import { cacheMethodNamed, type CacheSettings } from "../../../core/algorithms/kv-serving/methods.ts"
+import { checkSettings } from "../../../core/algorithms/kv-serving/choices.ts"
+import { cacheMethodNamed } from "../../../core/algorithms/kv-serving/methods.ts"
 import { disaggregated } from "../../../core/algorithms/kv-serving/disaggregated.ts"
 import type { DecoderModel } from "../../../core/algorithms/kv-serving/model.ts"
 import { namedModels, positionsOf, type KvServingScenario, hostNever } from "./scenario.ts"
@@ -24,6 +23,8 @@ import { resolveHost } from "../../host.ts"
 import { resolveDevice } from "../../resolve.ts"
 import { resolveOpTable } from "../../op-table.ts"
 import { fittedCosts } from "./costs.ts"
+import { seedWarnings } from "./ignored.ts"
+import { allStay, keptWarnings } from "./kept-warnings.ts"
 
 interface ResolvedServing {
   readonly plan: ServingPlan
@@ -53,8 +54,11 @@ export const resolveServing = (
     }
     const warnings: Array<string> = []
     const requests = yield* resolveRequests(scenario, file, loader, refuse, warnings)
-    warnings.push(...windowWarnings(scenario.algorithm, model, requests))
-    warnings.push(...nothingWarnings(scenario.algorithm, requests))
+    warnings.push(...keptWarnings(scenario.algorithm, model, requests))
+    warnings.push(...arrivalWarnings(scenario.requests, requests))
+    // Of methods that draw nothing it is told without the requests.
+    if (cacheMethodNamed(scenario.algorithm.name).mustBeRead && allStay(scenario.algorithm, requests))
+      warnings.push(...seedWarnings(scenario, false))
     warnings.push(...positionWarnings(scenario, requests))
     const { to, bandwidth = Infinity, latency, window } = scenario.transfer
     const world = makeWorld([{ name: "site 0", nodes: to === "node" ? [1, 1] : [1] }], {
@@ -68,39 +72,6 @@ export const resolveServing = (
     const { maxBatch, algorithm: settings } = scenario
     return { plan: { model, settings, requests, maxBatch }, world, costs, warnings }
   })
-
-/** A window that is not the usual one, and longer than what it is cut to even for the longest prompt. */
-const windowWarnings = (
-  settings: CacheSettings,
-  model: DecoderModel,
-  requests: ReadonlyArray<ServingRequest>
-): ReadonlyArray<string> => {
-  if (!("window" in settings) || settings.window === undefined) return []
-  const usual: unknown = Reflect.get(defaultsOf(cacheMethodNamed(settings.name).settings), "window")
-  if (settings.window === usual) return []
-  const longest = requests.reduce((most, { promptTokens }) => Math.max(most, promptTokens), 0)
-  const chosen = (window: number) => JSON.stringify(planChoices({ ...settings, window }, model, longest))
-  return chosen(settings.window) === chosen(settings.window + 1)
-    ? ["algorithm.window has no effect at this length: it is cut to what there is, or stays, of every prompt"]
-    : []
-}
-
-/** Prompts of which nothing stays, as their parts are longer than what may. */
-const nothingWarnings = (
-  settings: CacheSettings,
-  requests: ReadonlyArray<ServingRequest>
-): ReadonlyArray<string> => {
-  const method = cacheMethodNamed(settings.name)
-  const lost = requests.filter(({ promptTokens: time, shots }) => {
-    const limit = keptTokens(settings, time)
-    return limit < time && method.keepsNothing?.(settings, { time, limit, shots }) === true
-  })
-  if (lost.length === 0) return []
-  const { promptTokens } = lost[0]!
-  return [
-    `${settings.name} keeps nothing of ${lost.length} of ${requests.length} prompts: of the ${promptTokens} tokens of one at most ${keptTokens(settings, promptTokens)} may stay, and none of its shots is as short (algorithm.shot, keep or budget)`
-  ]
-}
 
 /** Requests of more tokens than a named model was made for. */
 const positionWarnings = (
@@ -116,6 +87,22 @@ const positionWarnings = (
     : [
         `${model} was made for ${positions} tokens, prompt and output: ${beyond.length} of ${counted(requests.length, "request")} beyond, the longest of ${greatest(beyond)}`
       ]
+}
+
+/** How far apart requests are, where they all come at once. */
+const arrivalWarnings = (
+  settings: KvServingScenario["requests"],
+  requests: ReadonlyArray<ServingRequest>
+): ReadonlyArray<string> => {
+  if (requests.some(({ arrivalSeconds }) => arrivalSeconds > 0)) return []
+  if ("trace" in settings)
+    return settings.speed === 1 ? [] : ["requests.speed has no effect: all requests come at once"]
+  const { perSecond, arrivals } = settings
+  return perSecond === undefined
+    ? []
+    : ["perSecond", ...(arrivals === "poisson" ? [] : ["arrivals"])].map(
+        (field) => `requests.${field} has no effect: there is one request`
+      )
 }
 
 type Refuse = (field: string, value: unknown, accepted: string) => InputError

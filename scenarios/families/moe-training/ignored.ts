@@ -44,9 +44,12 @@ const costWarnings = (
     warnings.push("costs.inside.all_reduce has no effect: gradients are summed between nodes")
   for (const [tier, settings] of Object.entries({ between, inside })) {
     if ("profile" in settings) continue
-    for (const [op, line] of Object.entries(settings))
+    for (const [op, line] of Object.entries(settings)) {
       if (line.unit === "bytes" && line.dtype !== "float32")
         warnings.push(`costs.${tier}.${op}.dtype has no effect: bytes are bytes in any`)
+      if (line.scope === "node" && perNode === 1)
+        warnings.push(`costs.${tier}.${op}.scope has no effect: there is one rank on each node`)
+    }
   }
   return warnings
 }

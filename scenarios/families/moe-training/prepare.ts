@@ -293,7 +293,7 @@ const statedRows = (
       if (!ops.includes(op))
         return yield* refusedAt(place, op, op, `${ops.join(" or ")}: the others are not used ${tier} nodes`)
       const { scope } = given
-      if (scope === "gathered" && tier === "between")
+      if (scope === "gathered" && (tier === "between" || op === "all_reduce"))
         return yield* refusedAt(place, `${op}.scope`, scope, "input or node: nothing is gathered")
       const line = lineOf(op, given, scope)
       fits.push(line)

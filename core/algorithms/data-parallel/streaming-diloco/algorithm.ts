@@ -65,7 +65,10 @@ export const streamingDiloco = dataParallelAlgorithm({
   },
   ignored: (own) =>
     onlyLearnt(own, defaultsOf(settings), ["outerLearningRate", "outerMomentum", "localShare"]),
-  lostToClipping: () => "fragments are sent after the backward pass and not within it",
+  lostToClipping: ({ message }) =>
+    message === "layer"
+      ? "fragments are sent after the backward pass and not within it"
+      : "algorithm.message has no effect",
   arbitrary: ({ maxPeriod }) =>
     arbitrary(
       {

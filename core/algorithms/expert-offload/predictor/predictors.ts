@@ -1,7 +1,7 @@
 // The predictors of experts that a scenario can name, each with its settings, and how one is made.
 import * as Schema from "effect/Schema"
 import { withDefault } from "../../../fields.ts"
-import { nameOf, settingsOf, type Algorithm, type SettingsSchema } from "../../algorithm.ts"
+import { defaultsOf, nameOf, settingsOf, type Algorithm, type SettingsSchema } from "../../algorithm.ts"
 import type { StrategyFacts } from "../algorithm.ts"
 import { Oracle } from "./oracle.ts"
 import type { Predictor } from "./predictor.ts"
@@ -57,6 +57,10 @@ export const PredictorSettings = Schema.Union(settingsOf(predictors))
 export type PredictorSettings = typeof PredictorSettings.Type
 
 const byName = new Map<string, NamedPredictor>(predictors.map((one) => [one.name, one]))
+
+/** What a scenario that names only the predictor says of it. */
+export const predictorDefaults = ({ name }: PredictorSettings): PredictorSettings =>
+  defaultsOf(byName.get(name)!.settings) as PredictorSettings
 
 export const makePredictor = (settings: PredictorSettings, facts: StrategyFacts): Predictor =>
   byName.get(settings.name)!.make(settings, facts)
