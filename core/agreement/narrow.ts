@@ -87,7 +87,7 @@ const mayBeRoundedEach = (op: Op): boolean => {
  * How often an op may round what it computes to a narrow grid: once, but sums that a machine rounds each time as often as there is one more
  * member to add; and by what it divides them, where that is no power of two.
  */
-const roundingsOf = (op: Op, sums: Sums): number => {
+export const roundingsOf = (op: Op, sums: Sums): number => {
   const { group, writes, attributes } = op
   if (!isNarrow(coarser(factorGrid({ attributes }), storedGrid(writes)))) return 0
   if (sums === "once" || group === undefined || !mayBeRoundedEach(op)) return 1

@@ -15,9 +15,11 @@ import {
   narrowed,
   nothing,
   resultsIn,
+  roundingsOf,
   scalingOf,
   wireOf,
-  type OpEntry
+  type OpEntry,
+  type Passed
 } from "./narrow.ts"
 import { ReplacedResults } from "./replaced.ts"
 import { describe, gapBetween, mayBeOff, ofScaledLoss, type Tolerance } from "./values.ts"
@@ -139,12 +141,15 @@ export class TurnedValues {
   ): void {
     const { reads, result } = this.#grids.crossingAt(rank, at)!
     const tolerance = toleranceOf(result.scaled)
+    // What sums have that are rounded after each member is no input's.
+    const roundings = roundingsOf(op, tolerance.sums)
+    const summed = roundings > 1 ? { ...nothing, grid: wireOf(op), roundings } : nothing
     for (const [index, tensor] of op.writes.entries()) {
       const [simulated, executed] = [outputData[index]!, results[index]!]
       const found =
-        this.#firstBeyond(tensor, simulated, executed, bounds[index]!, tolerance) ??
-        // Of inputs that were rounded before, single elements may be far off, but not all.
-        (reads.some(({ grid }) => isNarrow(grid))
+        this.#firstBeyond(tensor, simulated, executed, bounds[index]!, tolerance, summed) ??
+        // Of what was rounded before, or more than once, single elements may be far off, but not all.
+        (summed !== nothing || reads.some(({ grid }) => isNarrow(grid))
           ? beyond(gapBetween(tensor, simulated, executed, tolerance, result))
           : undefined)
       if (found === undefined) continue
@@ -159,9 +164,10 @@ export class TurnedValues {
     simulated: TensorData,
     executed: TensorData,
     { low, high }: Interval,
-    tolerance: Tolerance
+    tolerance: Tolerance,
+    summed: Passed
   ): string | undefined {
-    const off = mayBeOff(tensor, simulated, tolerance, nothing)
+    const off = mayBeOff(tensor, simulated, tolerance, summed)
     let first: string | undefined
     for (let i = 0; i < simulated.length; i++) {
       const [here, there, margin] = [simulated[i]!, executed[i]!, off(i)]

@@ -277,6 +277,24 @@ describe("what a real run chose by scores", () => {
     }
   })
 
+  it("is nothing to hold where the runs have parted", () => {
+    for (const choice of Object.values(choices)) {
+      const scores = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+      const ours = machined(choosing(choice, scores))
+      const other = havingChosen(ours, choiceOf(ours).toReversed())
+      const journals = other.journals.map(({ rank, entries }) => ({
+        rank,
+        entries: entries.map((entry) =>
+          entry.kind === "op" ? { ...entry, op: { ...entry.op, label: "another" } } : entry
+        )
+      }))
+      const { agreement, simulated } = held(choosing(choice, scores), { ...other, journals })
+      expect(agreement).toMatchObject({ decisions: false, ties: { choices: 0, turned: 0 } })
+      expect(agreement.firstDisagreement?.kind).toBe("decisions")
+      expect(choiceOf(simulated)).toEqual(choiceOf(ours))
+    }
+  })
+
   it("holds what is left out by an infinity to be nowhere near", () => {
     const choice = { kernel: kernels["kv.top_tokens"], shape: [1, 4], attributes: { count: 2 } }
     const scores = [-Infinity, -Infinity, 1, 2]

@@ -2,78 +2,17 @@
 import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { agree, type Agreement } from "../../core/agreement/agree.ts"
-import { comesNarrow } from "../../core/agreement/narrow.ts"
-import { TurnedValues } from "../../core/agreement/turned.ts"
-import { defaultTolerance } from "../../core/agreement/values.ts"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import { throughWire } from "../../core/kernels/collectives.ts"
-import type { Journal } from "../../core/laws/journal.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { Machine, type MachineError, type Program } from "../../core/machine/machine.ts"
-import type { OnCollective } from "../../core/machine/collective-order.ts"
 import { collective, launch } from "../../core/machine/op.ts"
 import type { Tensor, TensorData } from "../../core/machine/tensor.ts"
 import { Random } from "../../core/random.ts"
-import { execute, flatWorld } from "../simulate/simulated.ts"
+import { held, machined, type Machined } from "./collected.ts"
 
 type Wire = "int8" | "float8" | "float4" | "bfloat16"
 type Given = ReadonlyArray<ReadonlyArray<number>>
-
-/** What a machine made of a program: its journals with what came over narrow wires, and its tensors at the end. */
-interface Machined {
-  readonly journals: ReadonlyArray<Journal>
-  readonly execution: ReturnType<typeof execute>["execution"]
-  readonly valuesOf: (rank: number, tensor: Tensor) => TensorData
-}
-
-const machined = (program: Program<unknown>, ranks: number, onCollective?: OnCollective): Machined => {
-  const came = new Map<number, Array<ReadonlyArray<TensorData>>>()
-  const { simulated, execution } = execute({
-    world: flatWorld(ranks),
-    program,
-    values: () => undefined,
-    onCollective: (computed) => {
-      const then = onCollective?.(computed)
-      return () => {
-        then?.()
-        for (const [i, rank] of computed.ranks.entries()) {
-          const results = computed.members[i]!.outputData.map((data) => data.slice())
-          came.set(rank, [...(came.get(rank) ?? []), results])
-        }
-      }
-    }
-  })
-  const journals = execution.journals!.map(({ rank, entries }) => {
-    let next = 0
-    return {
-      rank,
-      entries: entries.map((entry) =>
-        entry.kind === "op" && comesNarrow(entry.op) ? { ...entry, results: came.get(rank)![next++]! } : entry
-      )
-    }
-  })
-  return { journals, execution, valuesOf: (rank, tensor) => simulated.values!.of(rank, tensor) }
-}
-
-/** The program simulated beside what another machine has made of it. */
-const held = (program: Program<unknown>, real: Machined): { agreement: Agreement; simulated: Machined } => {
-  const turned = new TurnedValues(real.journals, defaultTolerance)
-  const simulated = machined(program, real.journals.length, turned.onCollective)
-  const agreement = agree(
-    {
-      execution: {
-        ...simulated.execution,
-        journals: simulated.execution.journals!.map((journal) => turned.withResults(journal))
-      },
-      valuesOf: simulated.valuesOf
-    },
-    { execution: { ...real.execution, journals: real.journals }, valuesOf: real.valuesOf },
-    defaultTolerance,
-    turned.found
-  )
-  return { agreement, simulated }
-}
 
 /** Averages x over a narrow wire, adds to it, averages that over one again, and doubles it: y lies on the second block's scale. */
 const twice = (given: Given, added: ReadonlyArray<number>, wire: Wire): Program<void> =>
@@ -272,6 +211,82 @@ describe("what turned on a narrow wire", () => {
           : entry
       )
     }))
+  })
+
+  it("is nothing to hold where the runs have parted, on whichever rank", () => {
+    const program = twice(given, added, "int8")
+    const real = machined(program, 2)
+    for (const parted of [0, 1]) {
+      const journals = real.journals.map(({ rank, entries }) => ({
+        rank,
+        entries: entries.map((entry) =>
+          entry.kind === "op" && rank === parted
+            ? {
+                ...entry,
+                op: { ...entry.op, label: "another" },
+                ...(entry.results && { results: entry.results.map((values) => values.map(() => 9)) })
+              }
+            : entry
+        )
+      }))
+      const { agreement, simulated } = held(program, { ...real, journals })
+      expect(agreement).toMatchObject({ decisions: false, narrowWires: { elements: 0, turned: 0 } })
+      expect(agreement.firstDisagreement?.kind).toBe("decisions")
+      const ends = (run: Machined) =>
+        run.journals[0]!.entries.map((entry) => "results" in entry && entry.results)
+      expect(ends(simulated)).toEqual(ends(real))
+    }
+  })
+
+  it("is held of what one rank sends another, of which the one that sends has nothing", () => {
+    const sending: Program<void> = Effect.gen(function* () {
+      const machine = yield* Machine
+      const { rank, world } = machine
+      const x = yield* machine.alloc({
+        name: "x",
+        shape: [4],
+        dtype: "float32",
+        initial: () => Float32Array.of(127, 40.3, -3, 77)
+      })
+      const [reads, writes] = rank === 0 ? [[x], []] : [[], [x]]
+      machine.submit(
+        collective("first", kernels.send_recv, Lane.inter, world.all, reads, writes, {
+          attributes: { source: rank === 0, wire: "int8" }
+        })
+      )
+      yield* machine.drain
+    })
+    const run = machined(sending, 2)
+    const come = (change: (values: TensorData) => TensorData): Machined => ({
+      ...run,
+      valuesOf: (rank, tensor) =>
+        rank === 1 ? change(run.valuesOf(rank, tensor)) : run.valuesOf(rank, tensor),
+      journals: run.journals.map(({ rank, entries }) => ({
+        rank,
+        entries: entries.map((entry) => {
+          if (entry.kind !== "op") return entry
+          const { results, ...sent } = entry
+          return rank === 0 ? sent : { ...entry, results: results!.map(change) }
+        })
+      }))
+    })
+    expect(
+      held(
+        sending,
+        come((values) => values)
+      ).agreement
+    ).toMatchObject({
+      firstDisagreement: undefined,
+      narrowWires: { elements: 4, turned: 0 }
+    })
+    // A step is 1: half of one would be within what the end allows behind so narrow a wire.
+    const off = held(
+      sending,
+      come((values) => values.map((value, i) => (i === 1 ? value + 1 : value)))
+    )
+    expect(off.agreement.firstDisagreement?.message).toMatch(
+      /^rank 1, .*, over a wire of int8 \(op 0 "first"\)/u
+    )
   })
 
   it("is told of every tensor of a message", () => {

@@ -182,6 +182,46 @@ describe("what updates made of parameters", () => {
     }
   })
 
+  it("is told just beyond some roundings of as far as all of a tensor moved, where an element is next to nothing", () => {
+    // m of Kingma and Ba: 0.1 g at first, and of what is left of the gradient's share then. These are its mean magnitude, and its mean move.
+    const mean = (0.1 + 0.2 + 0.3 + 0.01) / 6
+    for (const [nth, moved] of [0.1 * mean, 0.09 * mean].entries()) {
+      const margin = 32 * 2 ** -23 * moved
+      const off = (share: number) =>
+        held(
+          stepping(1),
+          left(real, nth, 1, (values) => values.map((x, i) => (i === 4 ? x + share * margin : x)))
+        ).agreement.firstDisagreement?.message
+      expect(off(0.95), String(nth)).toBeUndefined()
+      expect(off(1.05), String(nth)).toMatch(new RegExp(`"m" .*, after op ${2 * nth} "update"`, "u"))
+    }
+  })
+
+  it("is nothing to hold where the runs have parted", () => {
+    const parted = (change: (op: Op) => Op): Machined => ({
+      ...real,
+      journals: real.journals.map(({ rank, entries }) => ({
+        rank,
+        entries: entries.map((entry) =>
+          entry.kind === "op" && updates(entry.op) ? { ...entry, op: change(entry.op) } : entry
+        )
+      }))
+    })
+    const wider = (tensor: Tensor): Tensor => ({ ...tensor, elements: 7, shape: [7] })
+    for (const change of [
+      (op: Op): Op => ({ ...op, label: "another" }),
+      (op: Op): Op => ({ ...op, kernel: { ...op.kernel, name: "sgd" } }),
+      (op: Op): Op => ({ ...op, writes: op.writes.slice(0, 3) }),
+      (op: Op): Op => ({ ...op, writes: op.writes.toReversed() }),
+      (op: Op): Op => ({ ...op, writes: op.writes.map(wider) })
+    ]) {
+      const { agreement, simulated } = held(stepping(1), parted(change))
+      expect(agreement).toMatchObject({ decisions: false, updates: { elements: 0, turned: 0 } })
+      expect(agreement.firstDisagreement?.kind).toBe("decisions")
+      expect(found(simulated, "p")).toEqual(found(real, "p"))
+    }
+  })
+
   it("of parameters that are narrow themselves is a step of theirs, and no more", () => {
     const narrow: Program<void> = Effect.gen(function* () {
       const machine = yield* Machine
