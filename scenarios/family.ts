@@ -37,6 +37,8 @@ export interface RunFacts {
 export interface Told {
   readonly json: unknown
   readonly lines: ReadonlyArray<string>
+  /** Costs that it goes by and nothing measured. */
+  readonly estimates?: ReadonlyArray<Estimate>
   /** Beside what the scenario's fields are warned of. */
   readonly warnings?: ReadonlyArray<string>
 }

@@ -221,7 +221,7 @@ const host = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
     fail(
       error.code === "EADDRINUSE"
         ? `${port} is taken: another program, or another job, listens there; choose another MASTER_PORT`
-        : `cannot listen on ${port}: ${error.message}; rank 0 listens on its own host, whose name or address MASTER_ADDR is to be`
+        : `cannot listen on ${port}: ${inWords(error)}; rank 0 listens on its own host, whose name or address MASTER_ADDR is to be`
     )
   })
   server.listen({ host: master.host, port: master.port }, () => {
@@ -268,6 +268,20 @@ const absence = (absent: ReadonlyArray<number>, gone: ReadonlySet<number>, withi
 const ranksAre = (ranks: ReadonlyArray<number>): string =>
   ranks.length === 1 ? `rank ${ranks[0]} has` : `ranks ${ranks.join(", ")} have`
 
+/** What a system says is in the way of an address, in words; its own where that says more. */
+const inWords = ({ code = "", message }: Pick<NodeJS.ErrnoException, "code" | "message">): string =>
+  new Map([
+    ["ENOTFOUND", "no address is known of that name"],
+    ["EAI_AGAIN", "whoever knows addresses of names does not answer"],
+    ["EADDRNOTAVAIL", "this host has no such address"],
+    ["EACCES", "this system does not let it (ports below 1024 are root's)"],
+    ["EPERM", "this system does not let it"],
+    ["EHOSTUNREACH", "no way leads there from this host"],
+    ["ENETUNREACH", "no way leads there from this host"],
+    ["ETIMEDOUT", "nothing there answers"],
+    ["ECONNRESET", "whoever is there hangs up"]
+  ]).get(code) ?? message
+
 // The others
 
 const nobody = "nobody listens there"
@@ -279,7 +293,7 @@ const join = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
   const { rank, size, alike, secret, master } = options
   const where = `${master.host}:${master.port}`
   /** What is in the way, as far as is known. */
-  let problem = nobodyThere
+  let problem = `nothing there answers: rank 0 has not come, or ${master.host} is not how this host reaches it (MASTER_ADDR)`
   /** Rank 0 has proved to be there, now or before. */
   let met = false
   /** It is there, and will say who has come, or who has not. */
@@ -314,7 +328,9 @@ const join = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
       const isNobody = code === "ECONNREFUSED"
       // It has ended, and comes again only where all begin again.
       if (isNobody && met) give(() => fail(`no rendezvous at ${where}: ${hungUp}; now ${nobody}`))
-      problem = isNobody ? nobodyThere : message
+      problem = isNobody
+        ? nobodyThere
+        : `${inWords({ code, message })}; MASTER_ADDR is to be a name or address of rank 0's host by which all hosts reach it`
     })
     connection.on("close", () => {
       if (isAwaited) problem = hungUp

@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import { existsSync } from "node:fs"
 import { join } from "node:path"
+import { printEstimate } from "../../core/cost/provenance.ts"
 import { InputError } from "../../core/input-error.ts"
 import { defaultTask, withIgnoredFields } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
@@ -22,7 +23,7 @@ import type { StudyRow } from "../study/result.ts"
 import { saysResult, whyNotResult, type SavedResult } from "../study/saved.ts"
 import { execute, json, toldThough, type Outcome } from "../../scenarios/cli/execute.ts"
 import { simulating } from "./simulating.ts"
-import { alignColumns } from "../../scenarios/table.ts"
+import { alignColumns, section } from "../../scenarios/table.ts"
 
 export interface CompareCommandOptions {
   readonly set: ReadonlyArray<string>
@@ -281,12 +282,24 @@ const print = (compared: ReadonlyArray<Compared>): string => {
   const failures = compared.flatMap(({ label, result: { failure } }) =>
     failure === undefined ? [] : [`  ${label}: ${failure.reason}`]
   )
+  const estimates = Map.groupBy(
+    compared.flatMap(({ label, result }) =>
+      result.estimates.map((estimate) => ({ label, text: printEstimate(estimate) }))
+    ),
+    ({ text }) => text
+  )
+  const ran = compared.filter(({ result }) => result.failure === undefined)
+  const unmeasured = [...estimates].map(([text, all]) => {
+    const labels = new Set(all.map(({ label }) => label))
+    return labels.size === ran.length ? text : `${[...labels].join(", ")}: ${text}`
+  })
   const warnings = new Set(
     compared.flatMap(({ label, result }) => result.warnings.map((text) => `${label}: ${text}`))
   )
   return [
     ...lines,
     ...(failures.length === 0 ? [] : ["", "what cannot run", ...failures]),
+    ...section("not measured", unmeasured),
     ...(warnings.size === 0 ? [] : ["", "warnings", ...[...warnings].map((text) => `  ${text}`)]),
     ""
   ].join("\n")

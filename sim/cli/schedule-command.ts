@@ -1,5 +1,6 @@
 // sim schedule: what the algorithm's planner decides for a scenario, and what other planners would have decided.
 import * as Effect from "effect/Effect"
+import { printEstimate } from "../../core/cost/provenance.ts"
 import { hostOf } from "../run.ts"
 import { familyOf } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
@@ -39,11 +40,16 @@ export const scheduleCommand = (file: string, options: ScheduleCommandOptions): 
         Effect.mapError(family.schedule(scenario, file, host), locate),
         Effect.sync(() => progress.end())
       )
+      const { estimates = [] } = told
       const warnings = [...(told.warnings ?? []), ...family.ignored(scenario)]
       return said(
         options.json === true
-          ? json({ ...(told.json as object), warnings })
-          : `${[...told.lines, ...section("warnings", warnings)].join("\n")}\n`
+          ? json({ ...(told.json as object), estimates, warnings })
+          : `${[
+              ...told.lines,
+              ...section("not measured", estimates.map(printEstimate)),
+              ...section("warnings", warnings)
+            ].join("\n")}\n`
       )
     })
   )

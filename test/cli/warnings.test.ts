@@ -229,4 +229,48 @@ describe("sim", () => {
     expect(estimates("explain")).not.toEqual([])
     expect(sim("explain", "scenarios/geo-gpt2.yaml").stdout).toMatch(/^not measured\n {2}host: free \(/mu)
   })
+
+  it("schedule says what of its plan was not measured, which is of what run says", () => {
+    for (const line of [
+      ["scenarios/gpt2-described.yaml", "--set", "algorithm=ddp", "--set", "model.gpt2.layers=2"],
+      ["scenarios/agree/moe-training.yaml"]
+    ]) {
+      const estimates = (command: string) => {
+        const { stdout } = sim(command, ...line, "--json")
+        return (JSON.parse(stdout) as { readonly estimates: ReadonlyArray<{ readonly kernel: string }> })
+          .estimates
+      }
+      const planned = estimates("schedule")
+      expect(planned, line[0]).not.toEqual([])
+      const known = new Set(estimates("run").map(({ kernel }) => kernel))
+      for (const { kernel } of planned) expect(known, line[0]).toContain(kernel)
+      expect(sim("schedule", ...line).stdout).toMatch(/^not measured\n {2}\S+: /mu)
+    }
+    const { stdout } = sim("schedule", "scenarios/geo-gpt2.yaml", "--json")
+    expect(JSON.parse(stdout)).toMatchObject({ estimates: [] })
+  })
+
+  it("compare says once what was not measured of any, and otherwise of which", () => {
+    const { stdout } = sim(
+      "compare",
+      "scenarios/geo-gpt2.yaml",
+      "--set",
+      "algorithm={name: diloco, period: 2}"
+    )
+    const told = /^not measured\n(?: {2}.*\n)+/mu.exec(stdout)?.[0] ?? ""
+    expect(told.match(/^ {2}host: free \(/gmu)).toHaveLength(1)
+    expect(told).toMatch(/^ {2}algorithm=\{name: diloco, period: 2\}: subtract: scaled \(/mu)
+  })
+
+  it("schedule warns of settings of MoE training with which the plan is the same", () => {
+    const { stdout } = sim(
+      "schedule",
+      "scenarios/agree/moe-training.yaml",
+      "--set",
+      "algorithm.planner=lanes",
+      "--json"
+    )
+    const { warnings } = JSON.parse(stdout) as { readonly warnings: ReadonlyArray<string> }
+    expect(warnings).toContain("algorithm.planner has no effect: the plan is as with cases, here")
+  })
 })

@@ -226,6 +226,21 @@ describe("a rendezvous", () => {
     expect(await refusal(nowhere)).toBe("rank 0: cannot listen on 10.1.2.3: no such address")
   })
 
+  it("says in words of an address that is none what it is to be, at either end", async () => {
+    const nowhere = (rank: number) =>
+      options(29_500, rank, 2, { master: { host: "nowhere.invalid", port: 29_500 }, timeoutSeconds: 2 })
+    expect(await refusal(nowhere(0))).toMatch(
+      /cannot listen on nowhere.invalid:29500: (?:no address is known of that name|whoever knows addresses of names does not answer); rank 0 listens on its own host, whose name/u
+    )
+    expect(await refusal(nowhere(1))).toMatch(
+      /^rank 1: no rendezvous at nowhere.invalid:29500 within 2 s: (?:no address is known of that name|whoever knows .*); MASTER_ADDR is to be a name or address of rank 0's host by which all hosts reach it$/u
+    )
+    const other = { master: { host: "198.51.100.7", port: 29_500 }, timeoutSeconds: 0.5 }
+    expect(await refusal(options(29_500, 0, 2, other))).toMatch(
+      /: this host has no such address; rank 0 listens/u
+    )
+  })
+
   it("ends when it is interrupted", async () => {
     const port = await freePort()
     const fiber = Effect.runFork(rendezvous(options(port, 0, 2)))

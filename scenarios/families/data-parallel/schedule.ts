@@ -27,6 +27,7 @@ export const schedule = (
     return {
       json,
       lines: [head, "", ...printSchedule(json)],
+      estimates: plan.model.estimates,
       warnings: withRings(goAround(scenario), scenario.collectives, pairWindowWarnings(plan.world))
     }
   })

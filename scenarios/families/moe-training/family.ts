@@ -51,7 +51,7 @@ const print = (result: RunResult): ReadonlyArray<string> => {
 }
 
 const schedule: Family<MoeTrainingScenario>["schedule"] = (scenario, file, host) =>
-  Effect.map(planScenario(scenario, file, host), ({ planned, fits, world }): Told => {
+  Effect.map(planScenario(scenario, file, host), ({ planned, fits, world, costs: used, warnings }): Told => {
     const { plan, predicted, gradients, costs } = planned
     const passes = diagnose(planned)
     const degrees = [plan.forwardDegrees[0]!, plan.backwardDegrees[0]!] as const
@@ -73,6 +73,8 @@ const schedule: Family<MoeTrainingScenario>["schedule"] = (scenario, file, host)
       formatShare(total === 0 ? 0 : elements.reduce((sum, one) => sum + one, 0) / total)
     return {
       json,
+      estimates: used.estimates,
+      warnings,
       lines: [
         `${scenario.name}: ${scenario.algorithm.name} on ${counted(world.size, "rank")}, ${counted(plan.forwardDegrees.length, "layer")}`,
         "",
