@@ -21,12 +21,27 @@ export const shippedText = fileURLToPath(new URL("./texts/psalms.txt", import.me
 
 /** A text cut into training and held-out tokens. `heldOut` is the share of it, at its end, that is held out. */
 export const corpusOf = (text: string, heldOut: number): TextCorpus => {
-  const all = [...text]
-  const characters = [...new Set(all)].toSorted((a, b) => a.codePointAt(0)! - b.codePointAt(0)!)
-  const ids = new Map(characters.map((character, id) => [character, id]))
-  const tokens = Int32Array.from(all, (character) => ids.get(character)!)
+  const points = codePointsOf(text)
+  const known = [...new Set(points)].toSorted((a, b) => a - b)
+  const ids = new Int32Array((known.at(-1) ?? -1) + 1)
+  for (const [id, point] of known.entries()) ids[point] = id
+  const characters = known.map((point) => String.fromCodePoint(point))
+  const tokens = new Int32Array(points.length)
+  for (let i = 0; i < points.length; i++) tokens[i] = ids[points[i]!]!
   const cut = Math.round(tokens.length * (1 - heldOut))
   return { characters, train: tokens.slice(0, cut), heldOut: tokens.slice(cut) }
+}
+
+const codePointsOf = (text: string): Int32Array => {
+  const points = new Int32Array(text.length)
+  let count = 0
+  for (let i = 0; i < text.length; i++) {
+    const point = text.codePointAt(i)!
+    // Two units of the text.
+    if (point > 0xffff) i++
+    points[count++] = point
+  }
+  return points.subarray(0, count)
 }
 
 /** Tells one text from another: how many tokens there are, and a digest of them. */

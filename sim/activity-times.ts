@@ -16,9 +16,12 @@ interface Before {
 
 export class ActivityTimes implements EngineRecorder {
   readonly #recorder: Recorder
-  // A collective is one chain of activities and an op of each simulated member.
+  // Ops by the activity that they begin with, until that starts, and by the one that they end with, until another has ended: nothing
+  // is let start by an activity but at its end. A collective is one chain of activities and an op of each simulated member.
   readonly #byFirst = new Map<Activity, Array<Cause>>()
   readonly #byLast = new Map<Activity, Array<Cause>>()
+  /** The activity that ended last. */
+  #ended: Activity = -1
   // What let a turn start is what lets the collective start whose last turn it is.
   readonly #turns = new Map<Activity, ReadonlyArray<Cause> | undefined>()
   // Of what waits in a turn's place; and when such turns ended.
@@ -41,8 +44,9 @@ export class ActivityTimes implements EngineRecorder {
    */
   belongs(rank: number, op: OpId, turn: Activity, first: Activity, last: Activity): void {
     if (turn !== first) this.#turns.set(turn, undefined)
-    append(this.#byFirst, first, { rank, op })
-    append(this.#byLast, last, { rank, op })
+    const own = { rank, op }
+    append(this.#byFirst, first, own)
+    append(this.#byLast, last, own)
   }
 
   /** The activity waits in place of a turn, and longer: for multiprocessors that kernels hold. Not yet released. */
@@ -87,9 +91,12 @@ export class ActivityTimes implements EngineRecorder {
       this.#turnSeconds.set(activity, timeSeconds)
       return
     }
+    const begins = this.#byFirst.get(activity)
+    if (begins === undefined) return
+    this.#byFirst.delete(activity)
     const host = this.#hosts.get(cause)
     const causes = host?.causes ?? this.#byLast.get(cause) ?? this.#turns.get(cause)
-    for (const { rank, op } of this.#byFirst.get(activity) ?? []) {
+    for (const { rank, op } of begins) {
       // Of a collective's ops, prefer the one of the same rank.
       const own = causes?.find((other) => other.rank === rank) ?? causes?.[0]
       this.#recorder.started(rank, op, timeSeconds, own, this.#delay(rank, timeSeconds, cause, host))
@@ -127,7 +134,10 @@ export class ActivityTimes implements EngineRecorder {
     const hostOf = this.#ranksOfHosts.get(activity)
     if (before !== undefined && hostOf !== undefined)
       this.#lastOfHosts.set(hostOf, { endedAt: timeSeconds, before })
-    for (const { rank, op } of this.#byLast.get(activity) ?? []) this.#recorder.ended(rank, op, timeSeconds)
+    this.#byLast.delete(this.#ended)
+    this.#ended = activity
+    const ends = this.#byLast.get(activity)
+    if (ends !== undefined) for (const { rank, op } of ends) this.#recorder.ended(rank, op, timeSeconds)
   }
 }
 

@@ -3,7 +3,7 @@
 // carry what is the simulator's network model; this file knows neither.
 import type { Dtype, TensorData } from "../machine/tensor.ts"
 import {
-  cachedAttributes,
+  attributeResolver,
   flag,
   number,
   text,
@@ -96,7 +96,7 @@ const defineCollective = <
   declaration: CollectiveDeclaration<Name, S>
 ): Collective<Name> => {
   const { name, combine, attributes: schema, own = [] } = declaration
-  const resolve = cachedAttributes(name, schema)
+  const resolve = attributeResolver(name, schema)
   return {
     name,
     kind: "collective",

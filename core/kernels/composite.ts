@@ -2,9 +2,9 @@
 // values are its parts', its cost their FLOPs and the bytes of what goes in and comes out. Knows no particular kernel.
 import type { TensorData } from "../machine/tensor.ts"
 import {
+  attributeResolver,
   checkCall,
   operand,
-  resolveAttributes,
   totalBytes,
   trafficOf,
   type Attribute,
@@ -74,14 +74,6 @@ const attributesOf = ({ kernel, fixed }: Part, attributes: Attributes): Attribut
   return own
 }
 
-/** Rejects an attribute that no part has; scalars may be missing. */
-const checkAttributes = (
-  name: string,
-  schema: Readonly<Record<string, Attribute>>,
-  attributes: Attributes,
-  scalars: ReadonlyArray<string>
-): void => void resolveAttributes(name, schema, attributes, scalars)
-
 /** Shapes of a part's outputs; what does not fit is told in the name of the whole. */
 const shapesOf = (
   name: string,
@@ -113,13 +105,14 @@ export const defineComposite = <const Name extends string>(
   const scalars = [
     ...new Set(parts.flatMap(({ kernel, fixed = {} }) => kernel.scalars.filter((one) => !(one in fixed))))
   ]
+  const check = attributeResolver(name, schema, scalars)
   const written = new Set(parts.flatMap(({ outputs }) => outputs))
   const lost = declaration.outputs.find((output) => !written.has(output))
   if (lost !== undefined) throw new RangeError(`${name}: no part writes its output "${lost}"`)
 
   /** Shapes of everything, part by part. */
   const whole = (inputs: ReadonlyArray<Operand>, attributes: Attributes): Whole => {
-    checkAttributes(name, schema, attributes, scalars)
+    check(attributes)
     if (inputs.length < required || inputs.length > inputNames.length) {
       const expected = required === inputNames.length ? required : `${required} to ${inputNames.length}`
       throw new RangeError(`${name}: ${inputs.length} inputs given, ${expected} expected`)

@@ -4,7 +4,7 @@ import { elementsOf, sizeBytesOf, type Dtype, type TensorData } from "../machine
 import type { Expansion } from "./composite.ts"
 import type { Measure, Part, Sizes } from "./measure.ts"
 import { round } from "./rounding.ts"
-import { bind, outputShapes, parseSignature, printShape, type Bindings } from "./signature.ts"
+import { areSame, bind, outputShapes, parseSignature, printShape, type Bindings } from "./signature.ts"
 
 export type AttributeValue = number | string | boolean
 
@@ -205,46 +205,45 @@ export interface Declaration<Name extends string, S extends AttributeSchema> {
 }
 
 /**
- * Fills in fallbacks; throws RangeError for an attribute that is missing, unknown or of the wrong type. One of `later`,
- * which is given at launch, is not a number where it is missing.
+ * Fills in fallbacks, of all attributes that a kernel has; throws RangeError for one that is missing, unknown or of the wrong type.
+ * One of `later`, which is given at launch, is not a number where it is missing.
  */
-export const resolveAttributes = <S extends AttributeSchema>(
+export const attributeResolver = <S extends AttributeSchema>(
   kernel: string,
   schema: S,
-  attributes: Attributes,
   later: ReadonlyArray<string> = []
-): Values<S> => {
-  const values: Record<string, AttributeValue> = {}
-  for (const [name, { type, fallback }] of Object.entries(schema)) {
-    const value = attributes[name] ?? fallback ?? (later.includes(name) ? NaN : undefined)
-    if (value === undefined) throw new RangeError(`${kernel}: attribute "${name}" (${type}) is missing`)
-    if (typeof value !== type) {
-      throw new RangeError(`${kernel}: attribute "${name}" is ${JSON.stringify(value)}; expected a ${type}`)
-    }
-    values[name] = value
-  }
-  for (const name of Object.keys(attributes)) {
-    if (!(name in schema)) {
-      const known = Object.keys(schema).join(", ") || "none"
-      throw new RangeError(`${kernel}: unknown attribute "${name}"; known: ${known}`)
-    }
-  }
-  return values as Values<S>
-}
-
-/** `resolveAttributes` remembered per attributes object, for ops are built once and submitted every step. */
-export const cachedAttributes = <S extends AttributeSchema>(
-  kernel: string,
-  schema: S,
-  later?: ReadonlyArray<string>
 ): ((attributes: Attributes) => Values<S>) => {
-  const cache = new WeakMap<Attributes, Values<S>>()
+  const known = Object.entries(schema).map(([name, { type, fallback }]) => ({
+    name,
+    type,
+    otherwise: fallback ?? (later.includes(name) ? NaN : undefined)
+  }))
+  const resolve = (attributes: Attributes): Values<S> => {
+    const values: Record<string, AttributeValue> = {}
+    for (const { name, type, otherwise } of known) {
+      const value = attributes[name] ?? otherwise
+      if (value === undefined) throw new RangeError(`${kernel}: attribute "${name}" (${type}) is missing`)
+      if (typeof value !== type) {
+        throw new RangeError(`${kernel}: attribute "${name}" is ${JSON.stringify(value)}; expected a ${type}`)
+      }
+      values[name] = value
+    }
+    for (const name in attributes) {
+      if (!(name in schema)) {
+        const names = Object.keys(schema).join(", ") || "none"
+        throw new RangeError(`${kernel}: unknown attribute "${name}"; known: ${names}`)
+      }
+    }
+    return values as Values<S>
+  }
+  // Of one op all that there is to know is asked at once.
+  let last: Attributes | undefined
+  let lastValues: Values<S>
   return (attributes) => {
-    const known = cache.get(attributes)
-    if (known !== undefined) return known
-    const values = resolveAttributes(kernel, schema, attributes, later)
-    cache.set(attributes, values)
-    return values
+    if (attributes === last) return lastValues
+    lastValues = resolve(attributes)
+    last = attributes
+    return lastValues
   }
 }
 
@@ -267,8 +266,8 @@ export const defineKernel = <const Name extends string, S extends AttributeSchem
   const scalars: ReadonlyArray<string> = declaration.scalars ?? []
   const signature = parseSignature(declaration.shapes === undefined ? declaration.signature : "->")
   const schema = declaration.attributes ?? ({} as S)
-  const resolve = cachedAttributes(name, schema)
-  const resolveBeforeLaunch = scalars.length === 0 ? resolve : cachedAttributes(name, schema, scalars)
+  const resolve = attributeResolver(name, schema)
+  const resolveBeforeLaunch = scalars.length === 0 ? resolve : attributeResolver(name, schema, scalars)
   const rule = declaration.shapes
   const bindTo = (shapes: ReadonlyArray<Shape>, a: Values<S>): Bindings =>
     rule === undefined ? bind(name, signature, shapes, declaration.extents?.(a) ?? {}, a) : nothingBound
@@ -379,27 +378,31 @@ export const checkCall = (
     if (shapes.length !== outputs.length) {
       throw new RangeError(`${kernel.name}: ${outputs.length} outputs given, ${shapes.length} expected`)
     }
-    for (const [index, expected] of shapes.entries()) {
+    for (let index = 0; index < shapes.length; index++) {
+      const expected = shapes[index]!
       const actual = outputs[index]!.shape
-      if (actual.length !== expected.length || actual.some((extent, i) => extent !== expected[i])) {
+      if (!areSame(actual, expected)) {
         throw new RangeError(
           `${kernel.name}: output ${index} has shape ${printShape(actual)}; expected ${printShape(expected)}`
         )
       }
     }
   }
-  const checkDtypes = (
-    side: string,
-    operands: ReadonlyArray<Operand>,
-    dtypes: ReadonlyArray<Dtype | undefined>
-  ) => {
-    for (const [index, { dtype }] of operands.entries()) {
-      const expected = dtypes[index]
-      if (expected !== undefined && dtype !== expected) {
-        throw new RangeError(`${kernel.name}: ${side} ${index} is ${dtype}; expected ${expected}`)
-      }
+  checkDtypes(kernel, "input", inputs, kernel.inputDtypes)
+  checkDtypes(kernel, "output", outputs, kernel.outputDtypes)
+}
+
+const checkDtypes = (
+  kernel: Kernel,
+  side: string,
+  operands: ReadonlyArray<Operand>,
+  dtypes: Kernel["inputDtypes"]
+): void => {
+  for (let index = 0; index < dtypes.length && index < operands.length; index++) {
+    const { dtype } = operands[index]!
+    const expected = dtypes[index]
+    if (expected !== undefined && dtype !== expected) {
+      throw new RangeError(`${kernel.name}: ${side} ${index} is ${dtype}; expected ${expected}`)
     }
   }
-  checkDtypes("input", inputs, kernel.inputDtypes)
-  checkDtypes("output", outputs, kernel.outputDtypes)
 }

@@ -3,7 +3,7 @@
 // -1 in both, and zero.
 import type { TensorData } from "../machine/tensor.ts"
 import {
-  cachedAttributes,
+  attributeResolver,
   defineKernel,
   number,
   text,
@@ -347,7 +347,7 @@ export const moeRechunk = defineKernel({
   }
 })
 
-const noAttributes = cachedAttributes("repack", {})
+const noAttributes = attributeResolver("repack", {})
 
 /**
  * The values of all inputs, in order, laid out over all outputs, in order: gradients into the messages they travel in, and

@@ -1,6 +1,6 @@
 // A kernel whose cost only a profile can give: "this layer, this phase". It stands for however many launches the profile
 // timed, so it has no shape rule, no work and no values.
-import { cachedAttributes, number, text, type Kernel } from "./kernel.ts"
+import { attributeResolver, number, text, type Kernel } from "./kernel.ts"
 
 const attributes = {
   /** Index into the profile's layers. */
@@ -10,7 +10,7 @@ const attributes = {
   share: number(1)
 }
 
-const check = cachedAttributes("profiled", attributes)
+const check = attributeResolver("profiled", attributes)
 
 export const profiled: Kernel<"profiled"> = {
   name: "profiled",

@@ -10,9 +10,12 @@ type Shape = ReadonlyArray<number>
  * is a number alone (`[3]`) is that extent.
  */
 interface Extent {
-  readonly factor: string | undefined
-  readonly symbol: string
+  readonly factor: Word | undefined
+  readonly symbol: Word
 }
+
+/** A number, or the name of one. */
+type Word = number | string
 
 interface Pattern {
   readonly name: string
@@ -42,8 +45,10 @@ interface Signature {
 const parseExtent = (text: string, where: string): Extent => {
   const match = /^(?:(\w+)\*)?(\w+)$/.exec(text)
   if (match === null) throw new RangeError(`signature "${where}": cannot read the extent "${text}"`)
-  return { factor: match[1], symbol: match[2]! }
+  return { factor: match[1] === undefined ? undefined : wordOf(match[1]), symbol: wordOf(match[2]!) }
 }
+
+const wordOf = (text: string): Word => (/^\d/.test(text) ? Number(text) : text)
 
 const parsePattern = (text: string, where: string): Pattern => {
   const match = /^(\w+)\[([^\]]*)\](?:\?([\w&!]*))?$/.exec(text)
@@ -84,16 +89,26 @@ export const printShape = (shape: Shape): string => `[${shape.join(", ")}]`
 
 const printPattern = (pattern: Pattern): string => {
   const print = (extent: Extent): string =>
-    extent.factor === undefined ? extent.symbol : `${extent.factor}*${extent.symbol}`
+    extent.factor === undefined ? String(extent.symbol) : `${extent.factor}*${extent.symbol}`
   const open = pattern.open ? ["..."] : []
   return `[${[...pattern.head.map(print), ...open, ...pattern.tail.map(print)].join(", ")}]`
 }
 
 const present = (pattern: Pattern, flags: Readonly<Record<string, unknown>>): boolean =>
+  pattern.conditions.length === 0 ||
   pattern.conditions.every(({ flag, when }) => Boolean(flags[flag]) === when)
 
-const valueOf = (word: string, extents: ReadonlyMap<string, number>): number | undefined =>
-  /^\d/.test(word) ? Number(word) : extents.get(word)
+const valueOf = (word: Word, extents: ReadonlyMap<string, number>): number | undefined =>
+  typeof word === "number" ? word : extents.get(word)
+
+/** Extent by extent. */
+export const areSame = (a: Shape, b: Shape): boolean => {
+  if (a.length !== b.length) return false
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false
+  return true
+}
+
+const rows: Extent = { factor: undefined, symbol: "rows" }
 
 /** Binds or checks one extent; false on a misfit. */
 const bindExtent = (extent: Extent, actual: number, extents: Map<string, number>): boolean => {
@@ -102,7 +117,7 @@ const bindExtent = (extent: Extent, actual: number, extents: Map<string, number>
   const known = valueOf(extent.symbol, extents)
   if (known !== undefined) return known * factor === actual
   if (actual % factor !== 0) return false
-  extents.set(extent.symbol, actual / factor)
+  extents.set(extent.symbol as string, actual / factor)
   return true
 }
 
@@ -121,7 +136,8 @@ export const bind = (
   flags: Readonly<Record<string, unknown>>
 ): Bindings => {
   const extents = new Map<string, number>()
-  for (const [name, value] of Object.entries(given)) {
+  for (const name in given) {
+    const value = given[name]!
     if (!Number.isInteger(value) || value < 0) {
       throw new RangeError(`${kernel}: ${name} is ${value}; expected a whole number of at least 0`)
     }
@@ -148,8 +164,8 @@ export const bind = (
       const middle = shape.slice(pattern.head.length, tailStart)
       if (open === undefined) {
         open = middle
-        fits = bindExtent({ factor: undefined, symbol: "rows" }, elementsOf(middle), extents)
-      } else fits = open.length === middle.length && open.every((extent, i) => extent === middle[i])
+        fits = bindExtent(rows, elementsOf(middle), extents)
+      } else fits = areSame(open, middle)
     }
     for (let i = 0; fits && i < pattern.tail.length; i++) {
       fits = bindExtent(pattern.tail[i]!, shape[tailStart + i]!, extents)

@@ -34,12 +34,16 @@ export interface Touched {
 
 /** What an op touches, arenas that its tensors lie in included: whoever touches a place in one keeps its turn. */
 export const touchedBy = ({ reads, writes }: Pick<Op, "reads" | "writes">): Touched => {
-  const written = new Set(withArenas(writes).map(({ id }) => id))
-  const read = new Set(withArenas(reads).map(({ id }) => id))
-  return {
-    reads: Int32Array.from(read).filter((id) => !written.has(id)),
-    writes: Int32Array.from(written)
-  }
+  const written = idsOf(withArenas(writes), new Set())
+  const read = idsOf(withArenas(reads), written)
+  return { reads: Int32Array.from(read), writes: Int32Array.from(written) }
+}
+
+/** Each once, and none of `others`. */
+const idsOf = (tensors: ReadonlyArray<Tensor>, others: ReadonlySet<number>): ReadonlySet<number> => {
+  const ids = new Set<number>()
+  for (const { id } of tensors) if (!others.has(id)) ids.add(id)
+  return ids
 }
 
 /**

@@ -22,6 +22,7 @@ export const viewMisfit = (
 
 /** Tensors and the arenas they lie in; the list itself where none does. */
 export const withArenas = (tensors: ReadonlyArray<Tensor>): ReadonlyArray<Tensor> => {
+  if (tensors.every(({ within }) => within === undefined)) return tensors
   const arenas = new Set(tensors.flatMap(({ within }) => (within === undefined ? [] : [within.arena])))
-  return arenas.size === 0 ? tensors : [...tensors, ...arenas]
+  return [...tensors, ...arenas]
 }

@@ -4,11 +4,13 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
+import * as fc from "fast-check"
 import { afterAll, describe, expect, it } from "vitest"
 import { readCorpus, type Corpus } from "../../core/algorithms/data-parallel/corpus.ts"
 import { Machine } from "../../core/machine/machine.ts"
 import { InputError } from "../../core/input-error.ts"
 import { loadCorpus, type CorpusSettings } from "../../scenarios/corpus.ts"
+import { corpusOf } from "../../scenarios/text.ts"
 import { describeContract, runOn } from "../contract/machines.ts"
 
 const folder = mkdtempSync(path.join(tmpdir(), "corpus-"))
@@ -139,4 +141,20 @@ describe("files that a scenario names", () => {
   ])("refuses %s", (_, more, message) => {
     expect(refusal(more)).toMatch(message)
   })
+})
+
+it("a text's tokens are its characters, whatever their code points, numbered in order", () => {
+  let astral = 0
+  fc.assert(
+    fc.property(fc.string({ unit: "binary" }), fc.double({ min: 0, max: 1, noNaN: true }), (text, share) => {
+      const { characters, train, heldOut } = corpusOf(text, share)
+      const all = [...text]
+      expect([...train, ...heldOut].map((token) => characters[token])).toEqual(all)
+      expect(heldOut).toHaveLength(all.length - Math.round(all.length * (1 - share)))
+      const points = characters.map((character) => character.codePointAt(0)!)
+      expect(points).toEqual([...new Set(points)].toSorted((a, b) => a - b))
+      if (text.length > all.length) astral++
+    })
+  )
+  expect(astral).toBeGreaterThan(20)
 })
