@@ -18,16 +18,18 @@ const { values: options, positionals } = optionsOf({
     ranks: { type: "string", default: "2" },
     point: { type: "string", default: "1Gbit/s" },
     set: { type: "string", multiple: true, default: [] },
-    mps: { type: "boolean", default: false }
+    mps: { type: "boolean", default: false },
+    json: { type: "boolean", default: false }
   }
 })
+const ranks = wholeNumber("--ranks", options.ranks)
+const backend = backendOf(options.backend)
+const rate = quantityOf("--point", options.point, parseBandwidth)
 const [scenario] = positionals
 if (scenario === undefined || positionals.length > 1) {
   console.error(`${positionals.length} scenarios; expected one`)
   process.exit(2)
 }
-const ranks = wholeNumber("--ranks", options.ranks)
-const rate = quantityOf("--point", options.point, parseBandwidth)
 const reason = whyNoCluster()
 if (reason !== undefined) {
   console.error(`no network namespaces here: ${reason}`)
@@ -39,7 +41,8 @@ const mps = options.mps ? startMps(folder) : undefined
 const cluster = new Cluster(Array.from({ length: ranks }, () => ({ up: rate, down: rate })))
 try {
   const sets = [`world.ranks=${ranks}`, ...options.set].flatMap((one) => ["--set", one])
-  const command = ["exec/cli.ts", "agree", scenario, "--backend", backendOf(options.backend), ...sets]
+  const json = options.json ? ["--json"] : []
+  const command = ["exec/cli.ts", "agree", scenario, "--backend", backend, ...sets, ...json]
   const children = startRanks(ranks, cluster, command, "pipe", { env: mps?.env ?? {} })
   children[0]!.stdout!.pipe(process.stdout)
   for (const child of children.slice(1)) child.stdout!.resume()

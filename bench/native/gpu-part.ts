@@ -79,6 +79,30 @@ export const agreementOf = (backend: string, scenario: string, ...more: Readonly
   tell: agreement
 })
 
+/** The same with each rank on a host of its own, all on one GPU. */
+export const agreementApart = (
+  backend: string,
+  scenario: string,
+  ranks: number,
+  ...set: ReadonlyArray<string>
+): Step => ({
+  name: [scenario, `${ranks} hosts`, ...set].join(" "),
+  command: [
+    "node",
+    "bench/cluster/agree.ts",
+    `scenarios/agree/${scenario}.yaml`,
+    "--ranks",
+    String(ranks),
+    "--backend",
+    backend,
+    "--json",
+    ...(backend === "cuda" ? ["--mps"] : []),
+    ...set.flatMap((one) => ["--set", one])
+  ],
+  needs: ["ip", ...(backend === "cuda" ? ["nvidia-cuda-mps-control"] : [])],
+  tell: agreement
+})
+
 export const part = (
   name: string,
   limitSeconds: number,

@@ -1,6 +1,7 @@
 // What docs/performance.md and docs/validation.md cite from a GPU, part by part: the commands, and how long each may take. Knows nothing
 // of how they are run (gpu.ts).
 import {
+  agreementApart,
   agreementOf,
   bench,
   part,
@@ -412,10 +413,49 @@ const pieces = (choices: PartChoices): ReadonlyArray<Part> => {
   ]
 }
 
+/** How soon equal losses are reached: a GPU for each of two ranks, or one for both. */
+const timeToLoss = (
+  { backend, out }: PartChoices,
+  {
+    name,
+    gpus,
+    limitSeconds,
+    asked
+  }: Pick<Part, "name" | "limitSeconds"> & { gpus: number; asked: ReadonlyArray<string> }
+): Part => {
+  const cuda = backend === "cuda"
+  const shared = gpus === 1 && cuda ? ["--mps", ...asked] : []
+  return part(
+    name,
+    limitSeconds,
+    [
+      {
+        name: "time to equal losses",
+        command: [
+          "node",
+          "bench/cluster/time-to-loss.ts",
+          "--backend",
+          backend,
+          "--out",
+          `${out}/${name}`,
+          "--budget-seconds",
+          String(limitSeconds - 20),
+          ...shared,
+          ...(cuda ? [] : ["--variants", "ddp,local-sgd,dreamddp,streaming-diloco"])
+        ],
+        needs: ["ip", ...(shared.length > 0 ? ["nvidia-cuda-mps-control"] : [])],
+        result: `${out}/${name}/results.json`,
+        tell: ({ report }) =>
+          Array.isArray(report) ? String(report.at(-1)) : "ended before it could report; see its rows"
+      }
+    ],
+    { cited: "docs/learning.md", gpus }
+  )
+}
+
 /** What takes longest, or more GPUs. */
 const further = (choices: PartChoices): ReadonlyArray<Part> => {
-  const { backend, out } = choices
-  const on = ["--backend", backend]
+  const { backend } = choices
   return [
     part(
       "sanitizer",
@@ -425,7 +465,8 @@ const further = (choices: PartChoices): ReadonlyArray<Part> => {
     ),
     part("processes", 180, [
       agreementOf(backend, "data-parallel", "--processes", "2"),
-      agreementOf(backend, "streaming-diloco", "--processes", "3")
+      agreementOf(backend, "streaming-diloco", "--processes", "3"),
+      ...[2, 3].map((ranks) => agreementApart(backend, "streaming-diloco", ranks, "algorithm.wire=float4"))
     ]),
     part("moe", 320, [fsmoeShared(choices, "in turn"), fsmoeShared(choices, "at once")], {
       cited: "docs/validation.md",
@@ -433,30 +474,13 @@ const further = (choices: PartChoices): ReadonlyArray<Part> => {
     }),
     ...several(choices),
     ...whatIfs(choices),
-    part(
-      "time-to-loss",
-      280,
-      [
-        {
-          name: "time to equal losses",
-          command: [
-            "node",
-            "bench/cluster/time-to-loss.ts",
-            ...on,
-            "--out",
-            `${out}/time-to-loss`,
-            "--budget-seconds",
-            "260",
-            ...(backend === "cuda" ? [] : ["--variants", "ddp,local-sgd,dreamddp,streaming-diloco"])
-          ],
-          needs: ["ip"],
-          result: `${out}/time-to-loss/results.json`,
-          tell: ({ report }) =>
-            Array.isArray(report) ? String(report.at(-1)) : "ended before it could report; see its rows"
-        }
-      ],
-      { cited: "docs/learning.md", gpus: 2 }
-    )
+    timeToLoss(choices, { name: "time-to-loss", gpus: 2, limitSeconds: 280, asked: [] }),
+    timeToLoss(choices, {
+      name: "time-to-loss-one",
+      gpus: 1,
+      limitSeconds: 420,
+      asked: ["--points", "25Gbit/s", "--steps", "1200", "--run-seconds", "150"]
+    })
   ]
 }
 

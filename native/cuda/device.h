@@ -12,7 +12,6 @@
 #include "memory.h"
 #include "plan.h"
 #include "stream.h"
-#include "times.h"
 
 namespace tandem::cuda {
 

@@ -18,6 +18,7 @@
 #include "kernels.h"
 #include "launch-queue.h"
 #include "stretches.h"
+#include "times.h"
 
 namespace tandem::cuda {
 
@@ -152,12 +153,6 @@ struct Item {
 
 /** Whether blocks of other lanes are placed before those of the compute lane that are still to begin: TANDEM_CUDA_PRIORITY=0 says no. */
 bool lanesHavePriority();
-
-/** When an op ran by the GPU's events, and what it waited for. */
-struct TimedOp {
-  OpTime time;
-  Events after;
-};
 
 class Lane {
  public:

@@ -3,7 +3,7 @@
 #   native/test/run.sh address    AddressSanitizer (with leaks) and UndefinedBehaviorSanitizer
 #   native/test/run.sh thread     ThreadSanitizer
 #   native/test/run.sh wire       only what meshes take from peers that do not keep to the protocol, under AddressSanitizer
-#   native/test/run.sh graphs     which ops of a lane on the GPU are launched together, and when, under ThreadSanitizer; with
+#   native/test/run.sh graphs     which ops of a lane on the GPU are launched together, and when, and times of ops, under ThreadSanitizer; with
 #                                 "schedule" behind it, those of the program on the standard input (test/graphs/schedule.cc)
 #   native/test/run.sh tiles      the tiles of grouped products and attention on the GPU, on an emulated block
 #   native/test/run.sh cudnn      cuDNN's graphs of attention, on a library that computes them as they are described

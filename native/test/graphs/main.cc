@@ -1,4 +1,5 @@
-// Which tasks of a lane are launched together, and when its thread has them (stretches.h, launch-queue.h), without a GPU.
+// Which tasks of a lane are launched together, and when its thread has them (stretches.h, launch-queue.h), and how their times are told
+// (times.cc), without a GPU.
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
@@ -17,12 +18,16 @@ namespace {
 
 std::atomic<int> failures{0}, checks{0};
 
+}  // namespace
+
 void expect(bool holds, const std::string& what) {
   checks++;
   if (holds) return;
   failures++;
   std::printf("graphs: %s\n", what.c_str());
 }
+
+namespace {
 
 /** A lane as a program sees it: tasks by number, ops counted up, and what became of each submission. */
 struct Program {
@@ -460,6 +465,7 @@ int run(unsigned seed) {
   seams();
   queued();
   impatient();
+  times(seed);
   for (unsigned i = 0; i < 5; i++) threads(seed + i);
   std::printf(failures == 0 ? "graphs: %d checks hold\n" : "graphs: %d checks, some failed\n", checks.load());
   return failures == 0 ? 0 : 1;
