@@ -91,7 +91,12 @@ const havingChosen = (run: Machined, choice: ReadonlyArray<number>): Machined =>
       rank,
       entries: entries.map((entry) =>
         entry.kind === "op"
-          ? { ...entry, results: entry.results!.map((one) => (one instanceof Int32Array ? chosen : one)) }
+          ? {
+              ...entry,
+              ...(entry.results && {
+                results: entry.results.map((one) => (one instanceof Int32Array ? chosen : one))
+              })
+            }
           : entry.kind === "read" && entry.tensor.name === "choice"
             ? { ...entry, values: chosen }
             : entry
@@ -256,6 +261,67 @@ describe("what a real run chose by scores", () => {
     expect(seen.ties).toBeGreaterThan(5)
   })
 
+  it("is a tie as far as both may be off, and no further", () => {
+    for (const [kernel, attributes] of [
+      [kernels.argmax, {}],
+      [kernels["kv.top_tokens"], { count: 1 }],
+      [kernels["topk_gate.forward"], { topK: 1 }]
+    ] as const) {
+      const choice: Choice = { kernel, shape: [1, 2], attributes }
+      const reach = reachOf(choice, Float32Array.of(2, 2))
+      const apart = (share: number) => {
+        const scores = [2, 2 - share * (reach(0) + reach(1))]
+        return held(choosing(choice, scores), havingChosen(machined(choosing(choice, scores)), [1])).agreement
+      }
+      expect(apart(0.98).firstDisagreement?.message ?? "", kernel.name).not.toMatch(/"choice"/u)
+      expect(apart(0.98).ties, kernel.name).toEqual({ choices: 1, turned: 1 })
+      expect(apart(1.02).firstDisagreement?.message, kernel.name).toMatch(/"choice" \(int32\), after op 0/u)
+    }
+  })
+
+  it("counts of a gate each place that another one has", () => {
+    const choice = { kernel: kernels["topk_gate.forward"], shape: [1, 6], attributes: { topK: 3 } }
+    const scores = [5, 4, 3, 3, 3, 3]
+    const ours = machined(choosing(choice, scores))
+    for (const [taken, turned] of [
+      [[0, 1, 2], 0],
+      [[0, 1, 5], 1],
+      [[1, 0, 2], 2]
+    ] as const)
+      expect(held(choosing(choice, scores), havingChosen(ours, taken)).agreement.ties).toEqual({
+        choices: 3,
+        turned
+      })
+  })
+
+  it("of scores that came of a narrow tensor is a tie as far as its steps go", () => {
+    const choice = { kernel: kernels["kv.top_tokens"], shape: [1, 4], attributes: { count: 1 } }
+    const step = 2 ** -7
+    /** A step of bfloat16, which float32 may not be off. */
+    const program = (dtype: "float32" | "bfloat16"): Program<void> =>
+      Effect.gen(function* () {
+        const machine = yield* Machine
+        const given = yield* machine.alloc({
+          name: "given",
+          shape: choice.shape,
+          dtype,
+          initial: () => Float32Array.of(1, 1 + step, 0.5, 0.5)
+        })
+        const narrow = yield* machine.alloc({ name: "narrow", shape: choice.shape, dtype })
+        const scores = yield* machine.alloc({ name: "scores", shape: choice.shape, dtype: "float32" })
+        const chosen = yield* machine.alloc({ name: "choice", shape: [1, 1], dtype: "int32" })
+        machine.submit(launch("narrow", kernels.copy, Lane.compute, [given], [narrow]))
+        machine.submit(launch("widen", kernels.copy, Lane.compute, [narrow], [scores]))
+        machine.submit(launch("choose", choice.kernel, Lane.compute, [scores], [chosen], choice.attributes))
+        yield* machine.read(chosen)
+        yield* machine.drain
+      })
+    const told = (dtype: "float32" | "bfloat16") =>
+      held(program(dtype), havingChosen(machined(program(dtype)), [0])).agreement.firstDisagreement?.message
+    expect(told("bfloat16")).toBeUndefined()
+    expect(told("float32")).toMatch(/"choice" \(int32\), after op 2/u)
+  })
+
   it("leaves the weights of what was chosen to the simulated run's own scores", () => {
     for (const choice of Object.values(gates)) {
       const scores = [1, 2, 2.0001, 0.5, 1.5, 1.4, 2, 1, 1.7, 2.2, 0.1, 0.3]
@@ -303,6 +369,11 @@ describe("what a real run chose by scores", () => {
       held(choosing(choice, scores), havingChosen(ours, [2, 3])).agreement.firstDisagreement
     ).toBeUndefined()
     expect(held(choosing(choice, scores), havingChosen(ours, [0, 3])).agreement.values).toBe(false)
+    // Nor may one be left that is beyond all.
+    const beyond = [Infinity, 1, 2, 0]
+    const right = machined(choosing(choice, beyond))
+    expect(choiceOf(right)).toEqual([0, 2])
+    expect(held(choosing(choice, beyond), havingChosen(right, [1, 2])).agreement.values).toBe(false)
   })
 })
 
