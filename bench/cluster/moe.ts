@@ -13,7 +13,7 @@ import { availableParallelism, loadavg, tmpdir } from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
-import { printEstimate } from "../../core/cost/provenance.ts"
+import { printEstimates } from "../../core/cost/provenance.ts"
 import type { CollectiveCost } from "../../core/profile.ts"
 import { messageOf } from "../../core/message-of.ts"
 import { warmupSteps } from "../../scenarios/families/moe-training/simulated.ts"
@@ -205,7 +205,7 @@ const predict = async (set: ReadonlyArray<string>): Promise<Predicted> => {
     predicted: { ...stepParts(timeline!, warmupSteps, steps), stepSeconds },
     degrees: [details.forwardDegrees[0]!, details.backwardDegrees[0]!],
     // That the host is free is in the times: they are from the end of the op before.
-    estimates: result.estimates.filter(({ kernel }) => kernel !== "host").map(printEstimate)
+    estimates: printEstimates(result.estimates.filter(({ kernel }) => kernel !== "host"))
   }
 }
 

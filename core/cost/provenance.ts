@@ -30,9 +30,22 @@ export interface Estimate {
   readonly carriedOver?: true
 }
 
-/** "copy: scaled (between rows of d2d, ...)". */
-export const printEstimate = ({ kernel, source, detail }: Estimate): string =>
-  `${kernel}: ${source} (${detail})`
+/** So many names stand in a line, or one more: "and 1 more" is no shorter. */
+const namedMost = 4
+
+/**
+ * A line for each way in which costs were come by: "copy, adamw: scaled (between rows of d2d, ...)". Of more than five that are alike
+ * four are named.
+ */
+export const printEstimates = (estimates: ReadonlyArray<Estimate>): ReadonlyArray<string> => {
+  const alike = Map.groupBy(estimates, ({ source, detail }) => `${source} (${detail})`)
+  return [...alike].map(([how, all]) => {
+    const names = [...new Set(all.map(({ kernel }) => kernel))]
+    const more = names.length - namedMost
+    const told = more > 1 ? `${names.slice(0, namedMost).join(", ")} and ${more} more` : names.join(", ")
+    return `${told}: ${how}`
+  })
+}
 
 /** What was not measured so far: one entry for each kernel and provenance, with the first detail and how many others. */
 export class Estimates {

@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import { existsSync } from "node:fs"
 import { join } from "node:path"
-import { printEstimate } from "../../core/cost/provenance.ts"
+import { printEstimates } from "../../core/cost/provenance.ts"
 import { InputError } from "../../core/input-error.ts"
 import { defaultTask, withIgnoredFields } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
@@ -284,7 +284,7 @@ const print = (compared: ReadonlyArray<Compared>): string => {
   )
   const estimates = Map.groupBy(
     compared.flatMap(({ label, result }) =>
-      result.estimates.map((estimate) => ({ label, text: printEstimate(estimate) }))
+      printEstimates(result.estimates).map((text) => ({ label, text }))
     ),
     ({ text }) => text
   )

@@ -1,6 +1,6 @@
 // sim explain: why a scenario's step takes as long as it does, from the timeline of a run.
 import * as Effect from "effect/Effect"
-import { printEstimate } from "../../core/cost/provenance.ts"
+import { printEstimates } from "../../core/cost/provenance.ts"
 import type { Timeline } from "../../core/machine/timeline.ts"
 import { InputError } from "../../core/input-error.ts"
 import { explain, stepsOf, stepWindow } from "../explain/explain.ts"
@@ -72,7 +72,7 @@ export const explainCommand = (file: string, options: ExplainCommandOptions): Pr
           : `${[
               printExplanation(explanation, { title, ...(columns === undefined ? {} : { columns }) }),
               ...(more === undefined ? [] : ["", ...more.lines]),
-              ...section("not measured", estimates.map(printEstimate)),
+              ...section("not measured", printEstimates(estimates)),
               ...section("warnings", warnings)
             ].join("\n")}\n`
       )

@@ -1,5 +1,5 @@
 // A run's result for a person: its family's figures, what was sent, and what to be careful about.
-import { printEstimate } from "../../core/cost/provenance.ts"
+import { printEstimates } from "../../core/cost/provenance.ts"
 import { formatBytes, formatSeconds, formatShare, counted } from "../../core/units.ts"
 import { familyOf } from "../../scenarios/families.ts"
 import type { RunResult } from "../../scenarios/result.ts"
@@ -27,7 +27,7 @@ export const printRun = (result: RunResult): string => {
     "",
     ...familyOf(result).print(result),
     ...section("links", traffic),
-    ...section("not measured", result.estimates.map(printEstimate)),
+    ...section("not measured", printEstimates(result.estimates)),
     ...section("warnings", result.warnings),
     "",
     `digest ${result.digest}`,

@@ -1,6 +1,6 @@
 // A study's rows as tables for a person: one axis down, the algorithms (or whatever varies last) across, the best of each
 // line marked. Further axes make a table each.
-import { printEstimate } from "../../core/cost/provenance.ts"
+import { printEstimates } from "../../core/cost/provenance.ts"
 import { formatBandwidth, formatBytes, counted } from "../../core/units.ts"
 import { familyOf } from "../../scenarios/families.ts"
 import { formatMetric } from "../../scenarios/metric.ts"
@@ -206,7 +206,7 @@ const notes = (rows: ReadonlyArray<StudyRow>): ReadonlyArray<string> => {
       return told === "" ? text : `${text} (${told})`
     })
   )
-  const estimates = new Set(rows.flatMap((row) => row.estimates.map(printEstimate)))
+  const estimates = new Set(printEstimates(rows.flatMap((row) => row.estimates)))
   const failures = new Set(
     rows.flatMap(({ axes, failure }) =>
       failure === undefined ? [] : [`${Object.values(axes).map(labelOf).join(", ")}: ${failure.reason}`]

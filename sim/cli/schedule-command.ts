@@ -1,6 +1,6 @@
 // sim schedule: what the algorithm's planner decides for a scenario, and what other planners would have decided.
 import * as Effect from "effect/Effect"
-import { printEstimate } from "../../core/cost/provenance.ts"
+import { printEstimates } from "../../core/cost/provenance.ts"
 import { hostOf } from "../run.ts"
 import { familyOf } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
@@ -47,7 +47,7 @@ export const scheduleCommand = (file: string, options: ScheduleCommandOptions): 
           ? json({ ...(told.json as object), estimates, warnings })
           : `${[
               ...told.lines,
-              ...section("not measured", estimates.map(printEstimate)),
+              ...section("not measured", printEstimates(estimates)),
               ...section("warnings", warnings)
             ].join("\n")}\n`
       )

@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest"
 import { arithmeticDtype, hostLinkSource, makeCostModel } from "../../core/cost/cost-model.ts"
 import { hostSecondsOf, layerHostSeconds, layerShare, usualHosts, waitsFor } from "../../core/cost/host.ts"
 import type { CostSource, Launch } from "../../core/cost/op-table.ts"
-import { Estimates, type Provenance } from "../../core/cost/provenance.ts"
+import { Estimates, printEstimates, type Provenance } from "../../core/cost/provenance.ts"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import { operand, type Kernel } from "../../core/kernels/kernel.ts"
 import type { Part } from "../../core/kernels/measure.ts"
@@ -228,6 +228,18 @@ describe("the host", () => {
     } as const
     expect(link.cost(copy)).toMatchObject({ seconds: 5, provenance: "exact" })
   })
+})
+
+it("what was not measured is printed in a line for each way in which costs were come by", () => {
+  const of = (names: string, detail = "d") =>
+    names.split(" ").map((kernel) => ({ kernel, source: "scaled" as const, detail }))
+  expect(printEstimates([])).toEqual([])
+  expect(printEstimates([...of("a"), ...of("b", "e"), ...of("c a")])).toEqual([
+    "a, c: scaled (d)",
+    "b: scaled (e)"
+  ])
+  expect(printEstimates(of("a b c d e"))).toEqual(["a, b, c, d, e: scaled (d)"])
+  expect(printEstimates(of("a b c d e f"))).toEqual(["a, b, c, d and 2 more: scaled (d)"])
 })
 
 it("what was not measured is told once of each kind, with how many more are like it", () => {
