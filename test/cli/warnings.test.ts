@@ -244,7 +244,9 @@ describe("sim", () => {
       expect(planned, line[0]).not.toEqual([])
       const known = new Set(estimates("run").map(({ kernel }) => kernel))
       for (const { kernel } of planned) expect(known, line[0]).toContain(kernel)
-      expect(sim("schedule", ...line).stdout).toMatch(/^not measured\n(?: {2}.*\n)* {2}\S.*: (?:roofline|extrapolated) \(/mu)
+      expect(sim("schedule", ...line).stdout).toMatch(
+        /^not measured\n(?: {2}.*\n)* {2}\S.*: (?:roofline|extrapolated) \(/mu
+      )
     }
     const { stdout } = sim("schedule", "scenarios/geo-gpt2.yaml", "--json")
     expect(JSON.parse(stdout)).toMatchObject({ estimates: [] })
