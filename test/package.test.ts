@@ -128,7 +128,8 @@ describe("the package", () => {
   })
 
   it("runs a study on threads and writes its report", () => {
-    const study = ["study", inPackage("scenarios/geo-gpt2-bandwidth.yaml")]
+    const axes = "study.axes={world.links.wan.bandwidth: [1Gbit/s, 10Gbit/s], algorithm: [s-sgd, diloco]}"
+    const study = ["study", inPackage("scenarios/geo-gpt2-bandwidth.yaml"), "--set", axes]
     const { status, stderr } = sim(...study, "--jobs", "2", "--out", "out")
     expect(status, stderr).toBe(0)
     expect(readdirSync(join(consumer, "out"))).toEqual(

@@ -30,6 +30,14 @@ interface Block {
   readonly text: string
 }
 
+/** What vitest writes, as far as it is read here. */
+interface Report {
+  readonly testResults: ReadonlyArray<{
+    readonly name: string
+    readonly assertionResults: ReadonlyArray<{ readonly status: string }>
+  }>
+}
+
 export class Added {
   readonly folder = mkdtempSync(join(tmpdir(), "tandem-added-"))
   readonly page: string
@@ -102,9 +110,18 @@ export class Added {
     return this.run([join(packageOf("typescript"), "bin/tsc"), "-p", "."]).output
   }
 
-  /** Runs its own test. */
-  test(path: string, named = ""): { readonly status: number | null; readonly output: string } {
-    return this.run([join(packageOf("vitest"), "vitest.mjs"), "run", path, "--maxWorkers=1", "-t", named])
+  /** Runs tests in the copy, those of a name where one is given, and fails where one does; how many of each file have passed. */
+  test(files: ReadonlyArray<string>, named = ""): ReadonlyArray<number> {
+    const runner = join(packageOf("vitest"), "vitest.mjs")
+    const report = join(this.folder, "report.json")
+    const asked = ["--maxWorkers=1", "-t", named, "--reporter=default", "--reporter=json"]
+    const { output, status } = this.run([runner, "run", ...files, ...asked, `--outputFile.json=${report}`])
+    if (status !== 0) throw new Error(output)
+    const { testResults } = JSON.parse(readFileSync(report, "utf8")) as Report
+    return files.map((file) => {
+      const of = testResults.find(({ name }) => name.endsWith(`/${file}`))
+      return (of?.assertionResults ?? []).filter((one) => one.status === "passed").length
+    })
   }
 
   remove(): void {

@@ -38,9 +38,7 @@ describe("docs/adding-a-family.md", () => {
   it(
     "passes its test",
     () => {
-      const { output, status } = added.test("test/ping-pong/family.test.ts")
-      expect(status, output).toBe(0)
-      expect(output).toMatch(/\d passed/u)
+      for (const passed of added.test(["test/ping-pong/family.test.ts"])) expect(passed).toBeGreaterThan(0)
     },
     compiling
   )
