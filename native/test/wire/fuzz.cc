@@ -13,7 +13,6 @@ namespace tandem {
 
 namespace {
 
-constexpr size_t segment = size_t{512} << 10;
 constexpr char guard = 0x5a;
 
 class Fuzz {

@@ -14,7 +14,6 @@ namespace tandem {
 
 namespace {
 
-constexpr size_t segment = size_t{512} << 10;
 const TransferKey key{1, 2, 0};
 
 /** A carrier of rank 0 with one connection to a neighbour, whose end of it the test has; the neighbour's memory is this process's own. */

@@ -63,7 +63,6 @@ void headers() {
 
 /** A transfer takes each of its segments once, and no byte beyond. */
 void segments() {
-  constexpr size_t segment = size_t{512} << 10;
   const size_t bytes = 2 * segment + 100;
   const auto data = [&](uint64_t offset, uint64_t length) {
     RawFrame frame;

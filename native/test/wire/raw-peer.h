@@ -31,6 +31,9 @@ inline void check(bool holds, const std::string& what) {
   std::exit(1);
 }
 
+/** What goes over a connection at once, of a message that is longer. */
+constexpr size_t segment = size_t{512} << 10;
+
 struct RawFrame {
   uint32_t magic = 0x4d444e54;
   uint8_t type = 0;
