@@ -60,6 +60,18 @@ const siteCount = ({ sites }: WorldSettings): number => (typeof sites === "numbe
 /** Seconds; by a geostationary satellite it is a quarter of one. */
 const latencyOfNoLink = 1
 
+/** Not vain, but a slip: 10 where 10ms is meant makes every message, copy or launch wait ten seconds. `than`: as a phrase. */
+export const slipWarnings = (
+  field: string,
+  seconds: number | undefined,
+  than: string
+): ReadonlyArray<string> =>
+  seconds === undefined || seconds < latencyOfNoLink
+    ? []
+    : [`${field} is ${formatSeconds(seconds)}${than}: a number without a unit is seconds`]
+
+export const longerThanLinks = " one way, longer than any link's"
+
 type Nodes = ReturnType<typeof nodesOf>
 
 const isOneNode = (nodes: Nodes): boolean => nodes.length === 1 && nodes[0]!.length === 1
@@ -130,11 +142,8 @@ export const worldWarnings = (
     warnings.push("world.sites has no effect: crossing sites is free where world.links.wan is not given")
   for (const tier of ["intra", "inter", "wan"] as const) {
     const link = links[tier]
-    // Not vain, but a slip: 10 where 10ms is meant makes every message wait ten seconds.
-    if (link !== undefined && "latency" in link && link.latency >= latencyOfNoLink)
-      warnings.push(
-        `world.links.${tier}.latency is ${formatSeconds(link.latency)} one way, longer than any link's: a number without a unit is seconds`
-      )
+    if (link !== undefined && "latency" in link)
+      warnings.push(...slipWarnings(`world.links.${tier}.latency`, link.latency, longerThanLinks))
     if (link !== undefined && "mtu" in link && link.mtu !== undefined && link.bandwidth === Infinity)
       warnings.push(`world.links.${tier}.mtu has no effect: that link's bandwidth is unlimited`)
   }
@@ -146,7 +155,11 @@ export const worldWarnings = (
     warnings.push("collectives.handshake has no effect: no link has a latency")
   if (ranks > 1 && collectives.chunk !== undefined && isNear(links))
     warnings.push("collectives.chunk has no effect: no link has a latency")
-  return [...warnings, ...windowWarnings(world)]
+  return [
+    ...warnings,
+    ...slipWarnings("collectives.wait", collectives.wait, ", longer than any waits for multiprocessors"),
+    ...windowWarnings(world)
+  ]
 }
 
 const isNear = ({ intra, inter, wan }: WorldSettings["links"]): boolean =>
@@ -332,7 +345,13 @@ export const hostWarnings = (
       ? []
       : [`host.${what} has no effect: there is no ${what === "hook" ? "collective" : what}`]
   })
-  return [...instead, ...idle]
+  const slips =
+    "measured" in host
+      ? []
+      : (["launch", "collective", "hook", "read", "replay"] as const).flatMap((what) =>
+          slipWarnings(`host.${what}`, host[what], ", longer than it takes any host")
+        )
+  return [...instead, ...idle, ...slips]
 }
 
 /** For tasks that keep nothing in host memory. */

@@ -7,6 +7,7 @@ import { Loader } from "../../scenarios/load.ts"
 import { metricOf } from "../../scenarios/result.ts"
 import { runScenario } from "../../sim/run.ts"
 import { scenarioFile, small } from "./files.ts"
+import { bases } from "./knob-bases.ts"
 
 const facts = { estimates: [], makespanSeconds: 10 }
 
@@ -50,6 +51,30 @@ describe("fields without effect", () => {
     const warnings = warningsOf(...sets)
     expect(warnings).toHaveLength(1)
     expect(warnings[0]).toMatch(message)
+  })
+
+  it.each([
+    ["data-parallel", "host={launch: 25}", "host.launch is 25.0 s, longer than it takes any host"],
+    ["data-parallel", "collectives.wait=2", "collectives.wait is 2.00 s, longer than any waits for"],
+    [
+      "data-parallel",
+      "checkpoint={every: 2, hostLink: {bandwidth: 1GB/s, latency: 10}}",
+      "checkpoint.hostLink.latency is 10.0 s one way"
+    ],
+    ["moe-training", "world.links.intra.latency=5", "world.links.intra.latency is 5.00 s one way"],
+    ["moe-training", "costs.wait=2", "costs.wait is 2.00 s, longer than any waits for"],
+    ["expert-offload", "hostLink.latency=10", "hostLink.latency is 10.0 s one way, longer than any link's"],
+    ["expert-offload", "host={read: 20}", "host.read is 20.0 s, longer than it takes any host"],
+    ["kv-serving", "transfer={to: node, latency: 5}", "transfer.latency is 5.00 s one way, longer than any"]
+  ])("of %s, beside times that were meant in another unit: %s", (task, set, message) => {
+    const told = (...sets: ReadonlyArray<string>) => {
+      const scenario = Effect.runSync(loadScenario(scenarioFile(bases[task] ?? expect.fail()), sets))
+      return familyOf(scenario)
+        .ignored(scenario, facts)
+        .filter((warning) => warning.includes("a number without a unit is seconds"))
+    }
+    expect(told(set)).toEqual([expect.stringContaining(message)])
+    expect(told(set.replace(/\d+(?=\}*$)/u, "900ms"))).toEqual([])
   })
 
   it("are not a device for which costs of another are carried over, or whose name chooses the costs", () => {

@@ -18,7 +18,9 @@ import {
   hostWarnings,
   hostMemoryWarnings,
   realWarnings,
+  longerThanLinks,
   seedWarnings,
+  slipWarnings,
   withRings,
   worldWarnings
 } from "../../ignored.ts"
@@ -235,6 +237,7 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...(scenario.checkpoint === undefined ? hostMemoryWarnings(scenario.memory) : []),
   ...memoryWarnings(scenario),
   ...storageWarnings(scenario),
+  ...slipWarnings("checkpoint.hostLink.latency", scenario.checkpoint?.hostLink?.latency, longerThanLinks),
   ...hostWarnings(scenario.host, hostNever),
   ...faultWarnings(scenario.faults, scenario.world, facts),
   ...(scenario.training === undefined

@@ -11,7 +11,14 @@ import { hostNever, type ExpertOffloadScenario } from "./scenario.ts"
 import { offloadAlgorithmNamed } from "../../../core/algorithms/expert-offload/algorithms.ts"
 import { fixedScope, usesStaging } from "../../../core/algorithms/expert-offload/strategy.ts"
 import type { RunFacts } from "../../family.ts"
-import { deviceWarnings, hostWarnings, realWarnings, seedWarnings } from "../../ignored.ts"
+import {
+  deviceWarnings,
+  hostWarnings,
+  longerThanLinks,
+  realWarnings,
+  seedWarnings,
+  slipWarnings
+} from "../../ignored.ts"
 
 export const ignored = (scenario: ExpertOffloadScenario, facts?: RunFacts): ReadonlyArray<string> => {
   const { algorithm, cache, routing, workload, jitter, seed, device } = scenario
@@ -68,6 +75,7 @@ export const ignored = (scenario: ExpertOffloadScenario, facts?: RunFacts): Read
   const random = (!("trace" in routing) && !allExperts) || jitter > 0 || predicts
   return [
     ...warnings,
+    ...slipWarnings("hostLink.latency", scenario.hostLink?.latency, longerThanLinks),
     ...hostWarnings(scenario.host, hostNever),
     ...deviceWarnings(device, "measured", facts),
     ...seedWarnings(

@@ -8,7 +8,9 @@ import {
   faultWarnings,
   hostWarnings,
   linkWindowWarnings,
-  realWarnings
+  longerThanLinks,
+  realWarnings,
+  slipWarnings
 } from "../../ignored.ts"
 
 export const ignored = (scenario: KvServingScenario, facts?: RunFacts): ReadonlyArray<string> => [
@@ -42,7 +44,11 @@ const transferWarnings = (scenario: KvServingScenario): ReadonlyArray<string> =>
     )
   if (to !== "node" && latency > 0)
     warnings.push("transfer.latency has no effect: there is no link between nodes (transfer.to)")
-  if (to === "node") warnings.push(...linkWindowWarnings("transfer", { bandwidth, latency, window }))
+  if (to === "node")
+    warnings.push(
+      ...slipWarnings("transfer.latency", latency, longerThanLinks),
+      ...linkWindowWarnings("transfer", { bandwidth, latency, window })
+    )
   else if (window !== undefined)
     warnings.push("transfer.window has no effect: there is no link between nodes (transfer.to)")
   if (to !== "host" && memory?.host !== undefined)

@@ -7,6 +7,7 @@ import {
   hostMemoryWarnings,
   hostWarnings,
   seedWarnings,
+  slipWarnings,
   worldWarnings
 } from "../../ignored.ts"
 import { nodesOf } from "../../world.ts"
@@ -89,6 +90,7 @@ export const ignored = (scenario: MoeTrainingScenario, facts?: RunFacts): Readon
       "learningRate changes what is learnt, not how long it takes: with any, a step has an update"
     )
   warnings.push(
+    ...slipWarnings("costs.wait", costs.wait, ", longer than any waits for multiprocessors"),
     ...hostMemoryWarnings(scenario.memory),
     ...hostWarnings(scenario.host, hostNever(scenario)),
     ...efficiencyWarnings(scenario.device, facts)
