@@ -18,7 +18,7 @@ import {
 } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { afterAll, describe, expect, it } from "vitest"
+import { afterAll, beforeEach, describe, expect, it } from "vitest"
 import type { Timeline } from "../../core/machine/timeline.ts"
 import type { Profile } from "../../core/profile.ts"
 import { column, decodeColumns, encodeColumns, type Format } from "../../traces/columns.ts"
@@ -331,6 +331,7 @@ describe("columns", () => {
 describe("writing a file", () => {
   const target = join(folder, "whole.txt")
   const others = () => readdirSync(folder).filter((name) => name.includes("whole") && name !== "whole.txt")
+  beforeEach(() => writeFileSync(target, "first"))
 
   it("replaces it whole, or leaves it as it was", async () => {
     await run(writeFileAtomically(target, (sink) => Effect.sync(() => sink.write("first"))))
