@@ -55,12 +55,15 @@ const alikeWarnings = (
 ): ReadonlyArray<string> => {
   const prompts = unlike(requests)
   const mostGenerated = greatest(requests.map(({ outputTokens }) => outputTokens))
-  const keptBy = (by: CacheSettings): string =>
-    JSON.stringify([
-      prompts.map(({ promptTokens, shots }) => planChoices(by, model, promptTokens, shots)),
-      Array.from({ length: mostGenerated }, (_, generated) => keptGenerated(by, generated))
-    ])
-  const own = keptBy(settings)
+  /** Asked of one length after another, for most settings tell at the first. */
+  const isAlike = (other: CacheSettings): boolean => {
+    const chosen = (by: CacheSettings, { promptTokens, shots }: ServingRequest): string =>
+      JSON.stringify(planChoices(by, model, promptTokens, shots))
+    if (!prompts.every((prompt) => chosen(settings, prompt) === chosen(other, prompt))) return false
+    for (let generated = 0; generated < mostGenerated; generated++)
+      if (keptGenerated(settings, generated) !== keptGenerated(other, generated)) return false
+    return true
+  }
   return asPlannedWarnings({
     own: settings,
     usual: {
@@ -70,7 +73,7 @@ const alikeWarnings = (
     fields: ["beta", "rule", "chunk", "reuse", "shot", "decodeKeep"],
     what: "what is kept is",
     told: [],
-    isAlike: (other) => keptBy(other as CacheSettings) === own
+    isAlike: (other) => isAlike(other as CacheSettings)
   })
 }
 
