@@ -91,12 +91,15 @@ export class Added {
     )
   }
 
-  /** Runs a command in the copy. */
-  run(command: ReadonlyArray<string>): { readonly status: number | null; readonly output: string } {
+  /** Runs a command in the copy, with more variables. */
+  run(
+    command: ReadonlyArray<string>,
+    variables: Readonly<Record<string, string>> = {}
+  ): { readonly status: number | null; readonly output: string } {
     const { status, stdout, stderr } = spawnSync(process.execPath, command, {
       cwd: this.folder,
       encoding: "utf8",
-      env: { ...process.env, NODE_OPTIONS: "" }
+      env: { ...process.env, NODE_OPTIONS: "", ...variables }
     })
     return { status, output: stdout + stderr }
   }
@@ -114,8 +117,10 @@ export class Added {
   test(files: ReadonlyArray<string>, named = ""): ReadonlyArray<number> {
     const runner = join(packageOf("vitest"), "vitest.mjs")
     const report = join(this.folder, "report.json")
-    const asked = ["--maxWorkers=1", "-t", named, "--reporter=default", "--reporter=json"]
-    const { output, status } = this.run([runner, "run", ...files, ...asked, `--outputFile.json=${report}`])
+    // Its own report, where this run has one to write, too.
+    const { output, status } = this.run([runner, "run", ...files, "--maxWorkers=1", "-t", named], {
+      TANDEM_TEST_REPORT: report
+    })
     if (status !== 0) throw new Error(output)
     const { testResults } = JSON.parse(readFileSync(report, "utf8")) as Report
     return files.map((file) => {
