@@ -38,6 +38,10 @@ if (reason !== undefined) {
 
 const folder = mkdtempSync(path.join(tmpdir(), "agree-"))
 const mps = options.mps ? startMps(folder) : undefined
+process.on("exit", () => {
+  mps?.stop()
+  rmSync(folder, { recursive: true, force: true })
+})
 const cluster = new Cluster(Array.from({ length: ranks }, () => ({ up: rate, down: rate })))
 try {
   const sets = [`world.ranks=${ranks}`, ...options.set].flatMap((one) => ["--set", one])
@@ -52,6 +56,4 @@ try {
   process.exitCode = Math.max(...codes)
 } finally {
   cluster.close()
-  mps?.stop()
-  rmSync(folder, { recursive: true, force: true })
 }

@@ -214,8 +214,11 @@ say(
   `${ranks} ranks, ${steps} steps, period ${period}, ${availableParallelism()} cores, load ${loadavg()[0]!.toFixed(1)}`
 )
 const folder = mkdtempSync(path.join(tmpdir(), "time-to-loss-"))
-process.on("exit", () => rmSync(folder, { recursive: true, force: true }))
 const mps = options.mps ? startMps(folder) : undefined
+process.on("exit", () => {
+  mps?.stop()
+  rmSync(folder, { recursive: true, force: true })
+})
 const env = mps?.env ?? {}
 const profiling = profiled()
 const { gradientBytes, forTorch } = await writeFiles()
@@ -278,7 +281,6 @@ try {
 } finally {
   await Promise.all([ours.end(), theirs.end()])
   cluster.close()
-  mps?.stop()
 }
 const { text, complete } = reportOf(rows, base)
 keep({ computeSeconds, gradientBytes, report: text.split("\n") })

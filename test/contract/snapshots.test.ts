@@ -108,11 +108,11 @@ describeContract("a run goes on from a snapshot", (machine) => {
           fragments.some(({ sendAfterStep }) => (step - sendAfterStep) % planned.periodSteps === 0)
         for (let step = at - delaySteps; step <= at; step++) if (sent(step)) inFlight++
       })
-      // of one in seven of dreamddp's there are gradients to be kept
-      await fc.assert(property, { numRuns: machine.hostTime || name !== "dreamddp" ? numRuns : 3 * numRuns })
+      // of few of dreamddp's there are gradients to be kept: as many more runs as come to them with any seed
+      await fc.assert(property, { numRuns: machine.hostTime || name !== "dreamddp" ? numRuns : 5 * numRuns })
       if (machine.hostTime) return
       if (name === "streaming-diloco") expect(inFlight).toBeGreaterThan(2)
-      if (name === "ddp" || name === "dreamddp") expect(gradients).toBeGreaterThan(0)
+      if (name === "ddp" || name === "dreamddp") expect(gradients).toBeGreaterThan(2)
     })
   }
 

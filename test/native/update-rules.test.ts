@@ -22,8 +22,8 @@ describeNative("what a real run learns is what its update rule says", () => {
         )
         rules.check(instance, plan, parameters)
       })
-      await fc.assert(property, { numRuns: 40 })
-      rules.expectSeen(3)
+      await fc.assert(property, { numRuns: 80 })
+      rules.expectSeen(8)
     })
   }
 })

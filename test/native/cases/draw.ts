@@ -30,8 +30,8 @@ export interface KernelCase {
    * largest value of all outputs.
    */
   readonly products?: number
-  /** The same of 16-bit outputs alone. */
-  readonly narrowProducts?: number | undefined
+  /** The same, output by output, of those that are stored in 16 bits: what is computed to so much alone. */
+  readonly approximate?: ReadonlyArray<number | undefined>
   /** Shapes of the outputs, where the kernel leaves them to the caller. */
   readonly outputs?: ReadonlyArray<Shape>
 }

@@ -47,7 +47,7 @@ const linear = (draw: Draw) => {
  * cuBLASLt's GELU of 16-bit values errs as the GPU's tanh does, which is right to 2^-11 (PTX ISA, tanh.approx): by half of that of
  * what goes into it.
  */
-const approximateTanh = { narrowProducts: backend === "cuda" ? 2 ** -12 : undefined }
+const geluOnly = backend === "cuda" ? { approximate: [undefined, 2 ** -12] } : {}
 
 export const fusedCases: KernelCases = {
   "residual_layer_norm.forward": residualForward(true),
@@ -58,7 +58,7 @@ export const fusedCases: KernelCases = {
   "residual_rms_norm.backward": backward(false, true),
   "linear_gelu.forward": (draw) => {
     const { inp, weight, bias } = linear(draw)
-    return { inputs: [inp, weight, ...(draw.flag() ? [bias] : [])], ...approximateTanh }
+    return { inputs: [inp, weight, ...(draw.flag() ? [bias] : [])], ...geluOnly }
   },
   "gelu_linear.backward_input": (draw) => {
     const { inp, out, weight } = linear(draw)
